@@ -1,0 +1,190 @@
+"""The vocabulary: slots, creatives, line items and the outcomes of a decision, as frozen structs.
+
+Everything here is a value. Instants inside the model are Unix seconds (float, UTC), because the decision
+compares them a hundred thousand times a second; configuration files and people see ISO instants with an offset.
+"""
+
+from enum import Enum
+from typing import NewType
+
+from msgspec import Struct
+
+SlotId = NewType("SlotId", int)
+
+Size = tuple[int, int]
+
+
+class Priority(Enum):
+    """The order in which bookings are tried; a lower one is asked only when no higher one answers."""
+
+    SPONSORSHIP = "sponsorship"
+    STANDARD = "standard"
+    BULK = "bulk"
+    HOUSE = "house"
+
+
+class WhenEmpty(Enum):
+    """What a page gets from a slot that nothing fills."""
+
+    COLLAPSE = "collapse"
+    KEEP = "keep"
+    PASSBACK = "passback"
+
+
+class Counts(Enum):
+    """Which counter a slot's bookings are billed by."""
+
+    IMPRESSION = "impression"
+    VIEWABLE = "viewable"
+    SERVED = "served"
+
+
+class Rotation(Enum):
+    """How a line item chooses among its creatives."""
+
+    EVEN = "even"
+    WEIGHTED = "weighted"
+    SEQUENCE = "sequence"
+
+
+class Kind(Enum):
+    """What a creative is made of."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    NATIVE = "native"
+    HTML = "html"
+    TAG = "tag"
+
+
+class Format(Enum):
+    """What a snippet is embedded in."""
+
+    HTML = "html"
+    PLACEHOLDER = "placeholder"
+    EMAIL = "email"
+    AMP = "amp"
+    NATIVE = "native"
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """The newsroom: its name, its clock, and where a reader goes when a link has lost its way."""
+
+    name: str = "News"
+    time_zone: str = "UTC"
+    home_url: str | None = None
+    sample: bool = False
+
+
+class Slot(Struct, frozen=True, kw_only=True):
+    """A place on a page that can show an ad."""
+
+    id: SlotId
+    name: str
+    sizes: tuple[Size, ...]
+    label: str = "Advertisement"
+    when_empty: WhenEmpty = WhenEmpty.COLLAPSE
+    passback: str | None = None
+    counts: Counts = Counts.IMPRESSION
+    lazy: bool = True
+    refresh_s: int | None = None
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A slot's part in a group."""
+
+    slot: SlotId
+    weight: float = 1.0
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """`[the_ad_group]`: a weighted set of slots, one of which answers."""
+
+    id: str
+    name: str
+    slots: tuple[Member, ...]
+
+
+class Placement(Struct, frozen=True, kw_only=True):
+    """`[the_ad_placement]`: a name for a slot or for a group."""
+
+    id: str
+    name: str
+    slot: SlotId | None = None
+    group: str | None = None
+
+
+class Advertiser(Struct, frozen=True, kw_only=True):
+    """Who buys."""
+
+    id: str
+    name: str
+    categories: tuple[str, ...] = ()
+    contact: str | None = None
+
+
+class Campaign(Struct, frozen=True, kw_only=True):
+    """Why they buy."""
+
+    id: str
+    name: str
+    advertiser: str
+
+
+class Political(Struct, frozen=True, kw_only=True):
+    """What Regulation (EU) 2024/900, articles 11 and 12, wants said beside a political advertisement."""
+
+    sponsor: str
+    controlled_by: str
+    paid_by: str
+    election: str
+    targeted: bool
+    notice_url: str
+
+
+class Creative(Struct, frozen=True, kw_only=True):
+    """What is shown. Which fields are set depends on *kind*; the catalog has checked it."""
+
+    id: str
+    advertiser: str
+    kind: Kind
+    click_url: str | None = None
+    size: Size | None = None
+    image: str | None = None
+    alt: str = ""
+    title: str = ""
+    text: str = ""
+    sponsor: str = ""
+    html: str = ""
+    weight: float = 1.0
+    political: Political | None = None
+
+
+class LineItem(Struct, frozen=True, kw_only=True):
+    """One booking: slots, dates, priority, creatives. *starts* and *ends* bound its flight; None is open."""
+
+    id: str
+    name: str
+    campaign: str
+    priority: Priority
+    slots: tuple[SlotId, ...]
+    creatives: tuple[str, ...]
+    starts: float | None = None
+    ends: float | None = None
+    share: float | None = None
+    weight: float = 1.0
+    rotation: Rotation = Rotation.EVEN
+
+
+class NoFill(Enum):
+    """Why a request was answered with no ad. A closed list: it labels a metric and names a count."""
+
+    UNKNOWN_SLOT = "unknown-slot"
+    NO_BOOKING = "no-booking"
+    NOT_LIVE = "not-live"
+    OUTSIDE_SHARE = "outside-share"
+    DUPLICATE_CREATIVE = "duplicate-creative"
+    FORMAT = "format"
+
+
+
