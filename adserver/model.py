@@ -68,11 +68,12 @@ class Format(Enum):
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """The newsroom: its name, its clock, and where a reader goes when a link has lost its way."""
+    """The newsroom: its name, its clock, where a reader goes when a link has lost its way, and whether it lets third-party tags run."""
 
     name: str = "News"
     time_zone: str = "UTC"
     home_url: str | None = None
+    tags: bool = False
     sample: bool = False
 
 
@@ -143,7 +144,10 @@ class Political(Struct, frozen=True, kw_only=True):
 
 
 class Creative(Struct, frozen=True, kw_only=True):
-    """What is shown. Which fields are set depends on *kind*; the catalog has checked it."""
+    """What is shown. Which fields are set depends on *kind*; the catalog has checked it.
+
+    *image* is the asset's name and *image_size* its pixels; both are found when the file is read.
+    """
 
     id: str
     advertiser: str
@@ -151,6 +155,7 @@ class Creative(Struct, frozen=True, kw_only=True):
     click_url: str | None = None
     size: Size | None = None
     image: str | None = None
+    image_size: Size | None = None
     alt: str = ""
     title: str = ""
     text: str = ""
@@ -185,6 +190,3 @@ class NoFill(Enum):
     OUTSIDE_SHARE = "outside-share"
     DUPLICATE_CREATIVE = "duplicate-creative"
     FORMAT = "format"
-
-
-

@@ -1,0 +1,223 @@
+"""Joins the parts of one worker: opens each in order of need, closes in reverse."""
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from adserver import http_limits, logs, metrics
+from adserver.answers import Receive, Responses, Scope, Send, problem_response
+from adserver.background import Loop, follow_parent, running
+from adserver.errors import JournalUnavailable
+from adserver.health import Health
+from adserver.journal import Journal, NoJournal, create_journal
+from adserver.metrics import Meter
+from adserver.reload import LiveCatalog, follow_loop, load_first
+from adserver.secret import read_keys
+from adserver.serving import Delivery
+from adserver.settings import Settings, read_settings
+from adserver.ship import Shipper
+from adserver.site import Site
+from adserver.token import Mint
+from adserver.tracking import ROUTES, Tracking
+
+log = logging.getLogger(__name__)
+
+_OPS = (b"/metrics", b"/readyz", b"/openapi.json", b"/api/")
+
+
+class Worker:
+    """The ASGI application of one worker: delivery and tracking by hand, everything else by Starlette."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._meter = Meter()
+        self._responses = Responses(self._meter)
+        self._delivery: Delivery | None = None
+        self._tracking: Tracking | None = None
+        self._pages = Starlette(lifespan=self._lifespan, exception_handlers={HTTPException: _http_problem})
+        # Starlette answers HEAD wherever it answers GET
+
+    @asynccontextmanager
+    async def _lifespan(self, pages: Starlette) -> AsyncIterator[None]:
+        settings = self.settings
+        live = LiveCatalog(lambda catalog: metrics.start_at_zero(catalog.slots))
+        metrics.start_at_zero(())
+        keys = read_keys(settings)
+        journal = _open_journal(settings)
+        shipper = Shipper(journal, settings.journals, settings.store_url) if isinstance(journal, Journal) else None
+        await load_first(live, settings)
+        origins = settings.allowed_origins.split()
+        delivery = Delivery(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url, origins)
+        health = Health(settings, live, journal, shipper)
+        site = Site(settings, live, delivery)
+        pages.router.routes.extend(_routes(health, site))
+        self._delivery, self._tracking = delivery, Tracking(live, journal, keys, self._meter)
+        loops: list[Loop] = [
+            partial(follow_loop, live, settings),
+            partial(follow_parent, parent=os.getppid()),
+        ]
+        if shipper and isinstance(journal, Journal):
+            loops += [shipper.run, partial(_watch_journal, journal)]
+        else:
+            loops.append(partial(_leave_when_writable, settings))
+        try:
+            async with running(*loops, grace_s=settings.grace_s):
+                yield
+                if isinstance(journal, Journal):
+                    await journal.drain()
+        finally:
+            if isinstance(journal, Journal):
+                await journal.close()
+            if shipper:
+                log.info("stopped: %r, %d events left to count", journal, shipper.waiting())
+                shipper.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._delivery is None:
+            await self._pages(scope, receive, send)
+            return
+        path: bytes = scope["raw_path"]
+        try:
+            if path.startswith(b"/ads/"):
+                await self._delivery.ad(scope, receive, send)
+            elif path[:3] in _TRACKING and self._tracking:
+                await self._tracking(scope, receive, send)
+            elif path == b"/render":
+                await self._delivery.render(scope, receive, send)
+            elif path == b"/ads":
+                await self._delivery.ads(scope, receive, send)
+            else:
+                await self._other(scope, receive, send, path)
+        except Exception:
+            request_id = secrets.token_hex(8)
+            log.exception("a request failed", extra={"request_id": request_id})
+            detail = "Something failed that should not have. Tell ops the request id."
+            extra = [(b"x-request-id", request_id.encode())]
+            await self._responses.problem(send, "other", 500, detail, extra)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send, path: bytes) -> None:
+        """Starlette's routes; those of ops only at their own port, and only they there, if there is one."""
+        ops_port = self.settings.ops_port
+        if ops_port is not None and path != b"/healthz" and path.startswith(_OPS) != (scope["server"][1] == ops_port):
+            await problem_response(404, "There is nothing at this address.")(scope, receive, send)
+            return
+        await self._pages(scope, receive, send)
+
+
+_TRACKING = frozenset(prefix.encode() for prefix in ROUTES)
+
+
+def _routes(health: Health, site: Site) -> list[Route]:
+    return [
+        Route("/", site.sample_page),
+        Route("/sample/{name}", site.sample_file),
+        Route("/favicon.ico", site.favicon),
+        Route("/assets/{name}", site.asset),
+        Route("/healthz", health.healthz),
+        Route("/readyz", health.readyz),
+        Route("/metrics", health.metrics),
+        Route("/openapi.json", site.openapi),
+        Route("/api/report", health.report),
+    ]
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    details = {404: "There is nothing at this address.", 405: "This address does not answer that method."}
+    return problem_response(status, details.get(status, "The request cannot be answered."), headers)
+
+
+def _open_journal(settings: Settings) -> Journal | NoJournal:
+    try:
+        journal = create_journal(settings.journals)
+    except JournalUnavailable as error:
+        log.error("events are not counted, ads are served all the same: %s", error)
+        return NoJournal(str(error))
+    journal.on_sync = metrics.SYNC_SECONDS.observe
+    return journal
+
+
+async def _watch_journal(journal: Journal, stopping: asyncio.Event) -> None:
+    """Keep the metric of written records up to date; the hot path does not touch it."""
+    told = 0
+    while not stopping.is_set():
+        await _rest(stopping, 0.25)
+        metrics.JOURNAL_WRITTEN.inc(journal.written - told)
+        told = journal.written
+
+
+async def _leave_when_writable(settings: Settings, stopping: asyncio.Event) -> None:
+    """Without a journal this worker counts nothing: end it as soon as another could have one."""
+    while not stopping.is_set():
+        await _rest(stopping, 5)
+        try:
+            journal = await asyncio.to_thread(create_journal, settings.journals)
+        except JournalUnavailable:
+            continue
+        await journal.close()
+        log.info("the journal directory can be written again; this worker makes room for one with a journal")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+
+async def _rest(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+class AccessLog:
+    """Logs every request of *app* with a request id, the address truncated, and no query."""
+
+    def __init__(self, app: Worker) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def note(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        await self._app(scope, receive, note)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        facts = {
+            "request_id": given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            "status": status,
+            "ms": round((time.perf_counter() - began) * 1000, 2),
+            "client": logs.truncate(scope["client"][0]) if scope["client"] else "-",
+        }
+        log.info("%s %s", scope["method"], scope["path"], extra=facts)
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+def create_app() -> Worker | AccessLog:
+    """One worker's application, from the environment: what uvicorn calls in each worker process."""
+    settings = read_settings(os.environ)
+    logs.configure(settings.log_format)
+    http_limits.on_refused = lambda reason: metrics.HTTP_REFUSED.labels(reason).inc()
+    worker = Worker(settings)
+    return AccessLog(worker) if settings.access_log else worker

@@ -1,0 +1,338 @@
+"""Everything bookable as one immutable snapshot: cross-checked, indexed, ready to be decided on.
+
+Rules: a catalog never changes after it is made; what it remembers lazily (who is live in which stretch of time) is
+a function of its content alone. An ad is one creative of one line item in one slot, and its key is a hash of those
+three names: every worker and every machine gives it the same key without asking anybody.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from math import inf
+
+from msgspec import Struct
+
+from adserver.documents import Document, Known
+from adserver.errors import Problem
+from adserver.model import (
+    Counts,
+    Creative,
+    Group,
+    Kind,
+    LineItem,
+    Placement,
+    Priority,
+    Slot,
+    SlotId,
+    WhenEmpty,
+)
+
+PRIORITIES = tuple(Priority)
+
+
+class Ad(Struct, frozen=True):
+    """One creative of one line item in one slot. *key* is 7 bytes."""
+
+    key: bytes
+    slot: Slot
+    line_item: LineItem
+    creative: Creative
+
+    @property
+    def name(self) -> str:
+        return ad_name(self.slot.id, self.line_item.id, self.creative.id)
+
+
+def ad_name(slot: int, line_item: str, creative: str) -> str:
+    """The three ids as counts and journals write them: `889990/spring-sale/spring-300`."""
+    return f"{slot}/{line_item}/{creative}"
+
+
+def ad_key(name: str) -> bytes:
+    """56 bits: among a million ads two collide once in 140,000 catalogs, and then the catalog is refused."""
+    return hashlib.blake2s(name.encode(), digest_size=7, person=b"ad-key").digest()
+
+
+class Booking(Struct, frozen=True):
+    """A line item's part in one slot: its ads that fit there, and the running sum of their weights."""
+
+    line_item: LineItem
+    ads: tuple[Ad, ...]
+    weights: tuple[float, ...]
+
+
+Tiers = tuple[tuple[Booking, ...], ...]
+
+
+class Live(Struct, frozen=True):
+    """Who may answer in one stretch of time: bookings by priority. It holds *until* that Unix second."""
+
+    tiers: Tiers
+    until: float
+
+
+class Bookings:
+    """One slot's bookings, and who of them is live when."""
+
+    __slots__ = ("_changes", "_live", "all")
+
+    def __init__(self, bookings: Iterable[Booking]) -> None:
+        self.all = tuple(bookings)
+        instants = {at for booking in self.all for at in (booking.line_item.starts, booking.line_item.ends)}
+        self._changes = sorted(at for at in instants if at is not None)
+        self._live: dict[int, Live] = {}
+
+    def at(self, now: float) -> Live:
+        """Who is live at *now*. Remembered per stretch between two changes, so that asking again costs a bisection."""
+        stretch = bisect_right(self._changes, now)
+        live = self._live.get(stretch)
+        if live is None:
+            until = self._changes[stretch] if stretch < len(self._changes) else inf
+            on = [booking for booking in self.all if is_live(booking.line_item, now)]
+            tiers = tuple(tuple(one for one in on if one.line_item.priority is priority) for priority in PRIORITIES)
+            live = self._live[stretch] = Live(tiers, until)
+        return live
+
+
+def is_live(line_item: LineItem, now: float) -> bool:
+    """A flight holds its first instant and not its last."""
+    return (line_item.starts is None or line_item.starts <= now) and (line_item.ends is None or now < line_item.ends)
+
+
+class Catalog:
+    """One version of the booking document, indexed. *bookings* has an entry for every slot."""
+
+    __slots__ = (
+        "advertisers",
+        "assets",
+        "bookings",
+        "by_key",
+        "campaigns",
+        "document",
+        "groups",
+        "placements",
+        "slots",
+        "version",
+    )
+
+    def __init__(self, document: Document, version: int) -> None:
+        self.document = document
+        self.version = version
+        self.slots: Mapping[int, Slot] = {slot.id: slot for slot in document.slots}
+        self.groups: Mapping[str, Group] = {group.id: group for group in document.groups}
+        self.placements: Mapping[str, Placement] = {placement.id: placement for placement in document.placements}
+        self.advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
+        self.campaigns = {campaign.id: campaign for campaign in document.campaigns}
+        self.bookings: Mapping[int, Bookings] = _book(document, self.slots)
+        ads = (ad for bookings in self.bookings.values() for booking in bookings.all for ad in booking.ads)
+        self.by_key: Mapping[bytes, Ad] = {ad.key: ad for ad in ads}
+        self.assets = frozenset(creative.image for creative in document.creatives if creative.image)
+
+    def __repr__(self) -> str:
+        return f"<Catalog version {self.version}, {len(self.slots)} slots, {len(self.document.line_items)} line items>"
+
+    def next_change(self, slot: SlotId, now: float) -> float:
+        """The Unix second at which something else may show in *slot*; infinity when nothing is planned."""
+        return self.bookings[slot].at(now).until
+
+
+def _book(document: Document, slots: Mapping[int, Slot]) -> dict[int, Bookings]:
+    creatives = {creative.id: creative for creative in document.creatives}
+    by_slot: dict[int, list[Booking]] = {slot: [] for slot in slots}
+    for line_item in document.line_items:
+        for slot_id in line_item.slots:
+            slot = slots[slot_id]
+            named = (creatives[name] for name in line_item.creatives)
+            fitting = [creative for creative in named if creative.weight and fits(creative, slot)]
+            if not fitting:
+                continue
+            ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
+            weights = tuple(accumulate(creative.weight for creative in fitting))
+            by_slot[slot_id].append(Booking(line_item, ads, weights))
+    return {slot_id: Bookings(bookings) for slot_id, bookings in by_slot.items()}
+
+
+def _ad(slot: Slot, line_item: LineItem, creative: Creative) -> Ad:
+    return Ad(ad_key(ad_name(slot.id, line_item.id, creative.id)), slot, line_item, creative)
+
+
+def fits(creative: Creative, slot: Slot) -> bool:
+    """Text and native creatives have no size and fit every slot."""
+    return creative.size is None or creative.size in slot.sizes
+
+
+# What each kind of creative needs, and what would be silently ignored and is therefore refused.
+_NEEDS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.IMAGE: ("image", "size", "alt", "click_url"),
+    Kind.TEXT: ("title", "click_url"),
+    Kind.NATIVE: ("title", "click_url"),
+    Kind.HTML: ("html", "size"),
+    Kind.TAG: ("html", "size"),
+}
+_TAKES: Mapping[Kind, tuple[str, ...]] = {
+    Kind.IMAGE: (),
+    Kind.TEXT: ("text", "sponsor"),
+    Kind.NATIVE: ("text", "sponsor", "image", "alt"),
+    Kind.HTML: ("click_url",),
+    Kind.TAG: ("click_url",),
+}
+_OF_A_KIND = ("image", "size", "alt", "click_url", "title", "text", "sponsor", "html")
+
+
+def check(document: Document, known: Known) -> list[Problem]:
+    """Every problem between entries: names that lead nowhere, shares over 100 %, creatives that fit nowhere."""
+    return [
+        *_check_slots(document, known),
+        *_check_groups(document, known),
+        *_check_placements(document, known),
+        *_check_owners(document, known),
+        *_check_creatives(document, known),
+        *_check_line_items(document, known),
+        *_check_shares(document, known),
+        *_check_keys(document, known),
+    ]
+
+
+def _check_slots(document: Document, known: Known) -> Iterable[Problem]:
+    for slot in document.slots:
+        where = known.where("slot", slot.id)
+        if (slot.when_empty is WhenEmpty.PASSBACK) != bool(slot.passback):
+            yield Problem(where, "when_empty = 'passback' and the field 'passback' go together; give both or neither")
+
+
+def _check_groups(document: Document, known: Known) -> Iterable[Problem]:
+    for group in document.groups:
+        where = known.where("group", group.id)
+        for member in group.slots:
+            if missing := known.missing("slot", member.slot):
+                yield Problem(where, f"names {missing}")
+        if len({member.slot for member in group.slots}) < len(group.slots):
+            yield Problem(where, "names a slot twice; give it once, with the sum of the weights")
+        if not any(member.weight for member in group.slots):
+            yield Problem(where, "every weight is 0, so no slot would ever be chosen; give one a weight above 0")
+
+
+def _check_placements(document: Document, known: Known) -> Iterable[Problem]:
+    for placement in document.placements:
+        where = known.where("placement", placement.id)
+        if (placement.slot is None) == (placement.group is None):
+            yield Problem(where, "expected exactly one of the fields 'slot' and 'group'")
+        if placement.slot is not None and (missing := known.missing("slot", placement.slot)):
+            yield Problem(where, f"names {missing}")
+        if placement.group is not None and (missing := known.missing("group", placement.group)):
+            yield Problem(where, f"names {missing}")
+
+
+def _check_owners(document: Document, known: Known) -> Iterable[Problem]:
+    for campaign in document.campaigns:
+        if missing := known.missing("advertiser", campaign.advertiser):
+            yield Problem(known.where("campaign", campaign.id), f"names {missing}")
+    for creative in document.creatives:
+        if missing := known.missing("advertiser", creative.advertiser):
+            yield Problem(known.where("creative", creative.id), f"names {missing}")
+
+
+def _check_creatives(document: Document, known: Known) -> Iterable[Problem]:
+    for creative in document.creatives:
+        where = known.where("creative", creative.id)
+        needs = _NEEDS[creative.kind]
+        for field in _OF_A_KIND:
+            given = bool(getattr(creative, field))
+            if field in needs and not given:
+                yield Problem(where, f"field {field!r} is missing; a creative of kind {creative.kind.value!r} needs it")
+            elif given and field not in needs and field not in _TAKES[creative.kind]:
+                yield Problem(where, f"field {field!r} has no use in kind {creative.kind.value!r}; take it out")
+        if creative.image and creative.kind is Kind.NATIVE and not creative.alt:
+            yield Problem(where, "field 'alt' is missing; an image needs words for readers who cannot see it")
+        if creative.kind is Kind.TAG and not document.site.tags:
+            yield Problem(where, "third-party tags are switched off; allow them with 'tags = true' in [site]")
+        if creative.kind in (Kind.HTML, Kind.TAG) and "{click_url}" in creative.html and not creative.click_url:
+            yield Problem(where, "its html uses {click_url}, and the field 'click_url' is missing")
+
+
+def _check_line_items(document: Document, known: Known) -> Iterable[Problem]:
+    creatives = {creative.id: creative for creative in document.creatives}
+    slots = {slot.id: slot for slot in document.slots}
+    campaigns = {campaign.id: campaign for campaign in document.campaigns}
+    for line_item in document.line_items:
+        where = known.where("line_item", line_item.id)
+        if missing := known.missing("campaign", line_item.campaign):
+            yield Problem(where, f"names {missing}")
+        for slot_id in line_item.slots:
+            if missing := known.missing("slot", slot_id):
+                yield Problem(where, f"names {missing}")
+        for name in line_item.creatives:
+            if missing := known.missing("creative", name):
+                yield Problem(where, f"names {missing}")
+        if line_item.starts is not None and line_item.ends is not None and line_item.ends <= line_item.starts:
+            yield Problem(where, "ends before it starts, so it would never show; exchange or correct the two dates")
+        if line_item.priority is Priority.SPONSORSHIP and line_item.share is None:
+            yield Problem(where, "field 'share' is missing; a sponsorship is sold as a percentage of its slots")
+        if line_item.priority is not Priority.SPONSORSHIP and line_item.share is not None:
+            yield Problem(where, "field 'share' belongs to priority 'sponsorship'; use 'weight' here")
+        campaign = campaigns.get(line_item.campaign)
+        mine = [creatives[name] for name in line_item.creatives if name in creatives]
+        if campaign:
+            for creative in mine:
+                if creative.advertiser != campaign.advertiser:
+                    yield Problem(
+                        where,
+                        f"shows creative {creative.id!r} of advertiser {creative.advertiser!r}, and its campaign "
+                        f"is of {campaign.advertiser!r}; use the advertiser's own creatives",
+                    )
+        if len(mine) == len(line_item.creatives):
+            yield from _check_fit(where, line_item, mine, [slots[one] for one in line_item.slots if one in slots])
+
+
+def _check_fit(where: str, line_item: LineItem, mine: list[Creative], slots: list[Slot]) -> Iterable[Problem]:
+    for slot in slots:
+        if not any(creative.weight and fits(creative, slot) for creative in mine):
+            sizes = ", ".join(f"{width}x{height}" for width, height in slot.sizes)
+            what = (
+                f"has no creative (of weight above 0) that fits slot {slot.id} ({sizes}); add one or take the slot out"
+            )
+            yield Problem(where, what)
+    for creative in mine:
+        if len(slots) == len(line_item.slots) and not any(fits(creative, slot) for slot in slots) and creative.size:
+            width, height = creative.size
+            yield Problem(where, f"creative {creative.id!r} ({width}x{height}) fits none of its slots; take it out")
+
+
+def _check_shares(document: Document, known: Known) -> Iterable[Problem]:
+    """At no instant may the sponsorship shares of a slot exceed 100 %: swept from flight edge to flight edge."""
+    edges: dict[int, list[tuple[float, float, str]]] = {}
+    for line_item in document.line_items:
+        if line_item.share is None:
+            continue
+        starts = -inf if line_item.starts is None else line_item.starts
+        ends = inf if line_item.ends is None else line_item.ends
+        for slot_id in line_item.slots if starts < ends else ():
+            edges.setdefault(slot_id, []).extend(
+                [(starts, line_item.share, line_item.id), (ends, -line_item.share, line_item.id)]
+            )
+    for slot, changes in edges.items():
+        total, live = 0.0, set[str]()
+        for _, change, name in sorted(changes):  # at the same instant what ends goes first: its change is below 0
+            total += change
+            live ^= {name}
+            if total > 100 + 1e-9 and change > 0:
+                names = ", ".join(map(repr, sorted(live)))
+                yield Problem(
+                    known.where("slot", slot),
+                    f"its sponsorships {names} run together and promise {total:g} %; at most 100 % can be sold",
+                )
+                break
+
+
+def _check_keys(document: Document, known: Known) -> Iterable[Problem]:
+    taken: dict[bytes, str] = {}
+    for line_item in document.line_items:
+        for slot_id in line_item.slots:
+            for creative in line_item.creatives:
+                name = ad_name(slot_id, line_item.id, creative)
+                other = taken.setdefault(ad_key(name), name)
+                if other != name:
+                    yield Problem(
+                        known.where("line_item", line_item.id), f"ad {name} has the key of {other}; rename one"
+                    )

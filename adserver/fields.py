@@ -1,0 +1,203 @@
+"""Field values as people write them, parsed once: ids, sizes, URLs, instants and words.
+
+Each `parse_` function takes what TOML gave and returns a good value or raises ValueError with the rest of
+the sentence "field so-and-so …". Nothing here guesses: what is not clearly right is refused.
+"""
+
+import re
+import unicodedata
+from datetime import datetime
+from urllib.parse import urlsplit, urlunsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from adserver.errors import BadSlotId
+from adserver.model import Size, SlotId
+
+_SLOT_ID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+_SIZE = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", re.ASCII)
+_HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_MAX_SLOT_ID = 2**32 - 1
+_MAX_URL = 2000
+_MAX_WEIGHT = 1e6
+
+# Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control, and the blanks of no width).
+_BIDI = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_UNSEEN = {**_BIDI, **dict.fromkeys([0x00AD, 0x180E, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])}
+
+
+def parse_slot_id(text: str) -> SlotId:
+    """Raises BadSlotId unless *text* is 1 to 10 ASCII digits without sign, blank or leading zero."""
+    if not _SLOT_ID.fullmatch(text):  # int() would accept "+889990", "889_990" and "８８９９９０"
+        raise BadSlotId(f"{text[:32]!r} is not an ad id: expected digits, such as 889990")
+    return SlotId(int(text))
+
+
+def parse_slot_number(value: object) -> SlotId:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_SLOT_ID:
+        raise ValueError(f"is {value!r}; expected a whole number above 0, such as 889990")
+    return SlotId(value)
+
+
+def parse_word(value: object) -> str:
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        raise ValueError(
+            f"is {value!r:.80}; expected a lowercase word of letters, digits, '-' and '_' (at most 64), "
+            "such as 'spring-sale'"
+        )
+    return value
+
+
+def parse_name(value: object) -> str:
+    """A name people compare by eye: NFC, trimmed, nothing unseen in it."""
+    text = _parse_text(value, 200)
+    if not text:
+        raise ValueError("is empty; expected a name")
+    if text != text.translate(_UNSEEN):
+        raise ValueError(f"{text!r:.80} holds invisible characters; type the name again")
+    if _mixes_scripts(text):
+        raise ValueError(f"{text!r:.80} mixes Latin with look-alike letters of another script; type the name again")
+    return text
+
+
+def parse_prose(value: object) -> str:
+    """Words for a reader, at most 2,000 characters: NFC, trimmed, without marks that turn the reading direction."""
+    return _parse_text(value, 2000).translate(_BIDI)
+
+
+def parse_markup(value: object) -> str:
+    """HTML as bought, at most 64 kB; it is sanitised or boxed when rendered."""
+    if not isinstance(value, str) or len(value) > 65536 or "\0" in value:
+        raise ValueError("expected HTML text of at most 65,536 characters without NUL")
+    _refuse_surrogates(value)
+    return value
+
+
+def _parse_text(value: object, longest: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r:.80}; expected text in quotes")
+    _refuse_surrogates(value)
+    text = unicodedata.normalize("NFC", value).strip()
+    if len(text) > longest:
+        raise ValueError(f"has {len(text):,} characters; at most {longest:,} are allowed")
+    if any(unicodedata.category(char) == "Cc" for char in text):
+        raise ValueError(f"{text!r:.80} holds a control character or line break; take it out")
+    return text
+
+
+def _refuse_surrogates(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not valid Unicode text") from None
+
+
+def _mixes_scripts(text: str) -> bool:
+    """True when one word holds Latin and Cyrillic or Greek letters, as a look-alike name does."""
+    for word in text.split():
+        scripts = {unicodedata.name(char, "").split(" ")[0] for char in word if char.isalpha()}
+        if "LATIN" in scripts and scripts & {"CYRILLIC", "GREEK"}:
+            return True
+    return False
+
+
+def parse_size(value: object) -> Size:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError(f"is {value!r:.80}; expected width x height in pixels, such as '300x250'")
+    return int(match[1]), int(match[2])
+
+
+def parse_weight(value: object) -> float:
+    """Zero is allowed: such a choice is never made."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_WEIGHT:
+        raise ValueError(f"is {value!r:.80}; expected a number from 0 to {_MAX_WEIGHT:,.0f}")
+    return float(value)
+
+
+def parse_share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
+        raise ValueError(f"is {value!r:.80}; expected a percentage above 0 and at most 100")
+    return float(value)
+
+
+def parse_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"is {value!r:.80}; expected true or false")
+    return value
+
+
+def parse_seconds(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 30 <= value <= 86400:
+        raise ValueError(f"is {value!r:.80}; expected whole seconds from 30 to 86400")
+    return value
+
+
+def parse_instant(value: object) -> float:
+    """Unix seconds of a TOML date-time. One without an offset is refused: it would mean another hour elsewhere."""
+    if not isinstance(value, datetime):
+        raise ValueError(
+            f"is {value!r:.80}; expected a date and time with an offset, such as 2026-03-01T00:00:00+01:00"
+        )
+    if value.tzinfo is None:
+        raise ValueError(f"is {value.isoformat()}, which has no offset; write for example {value.isoformat()}+01:00")
+    return value.timestamp()
+
+
+def parse_zone(value: object) -> str:
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        ZoneInfo(value)
+    except (ValueError, ZoneInfoNotFoundError, OSError):
+        raise ValueError(f"is {value!r:.80}; expected the name of a time zone, such as 'Europe/Amsterdam'") from None
+    return value
+
+
+def parse_click_url(value: object) -> str:
+    """Where a click leads: http, https, mailto or tel."""
+    if isinstance(value, str) and re.fullmatch(r"(?:mailto|tel):[A-Za-z0-9.@+_?=&%,-]{1,200}", value):
+        return value
+    return parse_url(value)
+
+
+def parse_url(value: object) -> str:
+    """An absolute http(s) URL, exactly as it will be sent.
+
+    The raw text is looked at before any parser sees it, because urlsplit drops tabs, line breaks and leading
+    control characters first and would let "java\\tscript:" through.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r:.80}; expected a URL in quotes")
+    if len(value) > _MAX_URL:
+        raise ValueError(f"has {len(value):,} characters; at most {_MAX_URL:,} are allowed")
+    shown = f"{value!r:.80}"
+    if not all(33 <= ord(char) <= 126 for char in value):
+        raise ValueError(
+            f"{shown} holds a blank, a control character or a letter outside ASCII; "
+            "write them percent-encoded, and a host name in its xn-- form"
+        )
+    if not value.startswith(("https://", "http://")):
+        raise ValueError(f"{shown} is not a web address; expected it to start with https://")
+    if re.search(r'[\\"<>`{}|^]', value):
+        raise ValueError(f"{shown} holds a character that may not stand in a URL; write it percent-encoded")
+    _check_authority(value, shown)
+    return value
+
+
+def _check_authority(value: str, shown: str) -> None:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{shown} cannot be read as a URL ({error})") from None
+    host = parts.hostname or ""
+    if "@" in parts.netloc:
+        raise ValueError(f"{shown} names a user before the host; take the part before '@' out")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{shown} has no proper host name")
+    if port == 0:
+        raise ValueError(f"{shown} names port 0; expected 1 to 65535")
+    again = urlunsplit(parts)
+    if value.rstrip("?#") != again.rstrip("?#"):
+        raise ValueError(f"{shown} reads back as {again!r:.80}; write it in that form")

@@ -1,0 +1,241 @@
+"""The API description: every route this service answers, with every status it can answer with."""
+
+from typing import Any
+
+from adserver import __version__
+from adserver.model import Format
+from adserver.report import DIMENSIONS, FIGURES
+
+_TEXT = {"schema": {"type": "string"}}
+
+
+def describe(base_url: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "adserver",
+            "version": __version__,
+            "description": "Resolves ad ids to creatives, tracks what happens to them, reports it.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": base_url}],
+        "paths": _paths(),
+        "components": {"schemas": _schemas()},
+    }
+
+
+def _paths() -> dict[str, Any]:
+    context = [_query(name, **schema) for name, schema in _CONTEXT.items()]
+    return {
+        "/ads/{id}": {
+            "parameters": [_path("id", "Ad id of the slot.", {"type": "string"}), *context],
+            "get": _operation(
+                "One slot's snippet",
+                {
+                    "200": _answer("The snippet.", {"text/html": _TEXT}),
+                    "204": _answer("Nothing fits; Adserver-Reason says why."),
+                    **_problems(400, 403, 404),
+                },
+            ),
+        },
+        "/ads": {
+            "parameters": [
+                {
+                    "name": "id",
+                    "in": "query",
+                    "required": True,
+                    "description": "Ad id; repeat it for up to 100 slots, decided as one page.",
+                    "schema": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 100},
+                    "explode": True,
+                },
+                *context,
+            ],
+            "get": _operation(
+                "Several slots as JSON",
+                {
+                    "200": _answer("The ads, by id in the order asked.", _json("Ads")),
+                    **_problems(400, 403),
+                },
+            ),
+        },
+        "/render": {
+            "parameters": [*context, _query("repair", description="0 switches the repair of broken shortcodes off.")],
+            "post": {
+                **_operation(
+                    "An article with its shortcodes replaced",
+                    {
+                        "200": _answer("The article.", {"text/html": _TEXT, "text/plain": _TEXT}),
+                        **_problems(400, 403, 413, 415),
+                    },
+                ),
+                "requestBody": {"required": True, "content": {"text/html": _TEXT, "text/plain": _TEXT}},
+            },
+        },
+        "/i/{token}": {
+            "parameters": [_token()],
+            "get": _operation(
+                "Impression, as an image", {"200": _answer("1x1 GIF.", {"image/gif": _TEXT}), **_problems(503)}
+            ),
+            "post": _operation("Impression", {"204": _answer(_HEARD), **_problems(413, 415, 503)}),
+        },
+        "/v/{token}": {
+            "parameters": [_token()],
+            "post": _operation("Viewable impression", {"204": _answer(_HEARD), **_problems(413, 415, 503)}),
+        },
+        "/c/{token}": {
+            "parameters": [_token()],
+            "get": _operation(
+                "Click",
+                {
+                    "302": _answer("To the creative's own destination."),
+                    "404": _answer("The link leads nowhere any more.", {"text/html": _TEXT}),
+                },
+            ),
+        },
+        "/assets/{name}": {
+            "parameters": [_path("name", "The file's hash and extension.", {"type": "string"})],
+            "get": _operation(
+                "A creative's file",
+                {
+                    "200": _answer(
+                        "The image.", {f"image/{one}": _TEXT for one in ("png", "jpeg", "gif", "webp", "avif")}
+                    ),
+                    "304": _answer("Not changed."),
+                    **_problems(404),
+                },
+            ),
+        },
+        "/healthz": {"get": _operation("Alive?", {"200": _answer("Yes.", {"text/plain": _TEXT})})},
+        "/readyz": {
+            "get": _operation(
+                "Ready?",
+                {"200": _answer("Ready, or degraded.", _json("Ready")), "503": _answer("Not ready.", _json("Ready"))},
+            )
+        },
+        "/metrics": {"get": _operation("Metrics", {"200": _answer("Prometheus text.", {"text/plain": _TEXT})})},
+        "/openapi.json": {
+            "get": _operation(
+                "This description", {"200": _answer("OpenAPI.", {"application/json": {"schema": {"type": "object"}}})}
+            )
+        },
+        "/api/report": {
+            "parameters": [
+                _query("from", description="First day, such as 2026-03-01; default: today."),
+                _query("to", description="Last day; default: today."),
+                _query("by", description=f"One of {', '.join(DIMENSIONS)}; default: slot."),
+            ],
+            "get": _operation(
+                "Delivery figures", {"200": _answer("The figures.", _json("Report")), **_problems(400, 503)}
+            ),
+        },
+        "/": {
+            "get": _operation(
+                "The sample page, on the sample configuration",
+                {"200": _answer("The page.", {"text/html": _TEXT}), **_problems(404)},
+            )
+        },
+        "/sample/{name}": {
+            "parameters": [_path("name", "A file of the sample page.", {"type": "string"})],
+            "get": _operation(
+                "A file of the sample page",
+                {"200": _answer("The file.", {"text/css": _TEXT, "text/javascript": _TEXT}), **_problems(404)},
+            ),
+        },
+        "/favicon.ico": {"get": _operation("No icon", {"204": _answer("There is none.")})},
+    }
+
+
+_HEARD = "Heard; Adserver-Ignored says why it was not counted, if so."
+
+_CONTEXT: dict[str, dict[str, Any]] = {
+    "format": {
+        "description": "What the snippet is embedded in.",
+        "schema": {"type": "string", "enum": [form.value for form in Format]},
+    },
+    "url": {"description": "The page's address."},
+    "section": {"description": "The page's section."},
+    "lang": {"description": "The page's language."},
+    "country": {"description": "The reader's country."},
+    "device": {"description": "desktop, mobile or tablet."},
+    "reader": {"description": "An opaque key of the site's own; never stored as it is."},
+    "ua": {"description": "The reader's User-Agent, when a template asks on the reader's behalf."},
+    "consent": {"description": "1 or 0."},
+    "at": {"description": "An instant to preview; needs a staff token."},
+}
+
+
+def _operation(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "responses": responses}
+
+
+def _answer(description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"description": description, **({"content": content} if content else {})}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {str(status): _answer(_WHY[status], content) for status in statuses}
+
+
+_WHY = {
+    400: "The request is at fault; detail says how.",
+    403: "A staff token is needed.",
+    404: "There is nothing by this name.",
+    413: "The body is too large.",
+    415: "The body's type or coding is not read here.",
+    503: "Not possible now; try again.",
+}
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _query(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema or {"type": "string"}}
+
+
+def _path(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+def _token() -> dict[str, Any]:
+    return _path("token", "A snippet's token.", {"type": "string"})
+
+
+def _schemas() -> dict[str, Any]:
+    text, number, flag = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+    maybe = {"type": ["string", "null"]}
+    ad = {"html": text, "filled": flag, "reason": maybe, "line_item": maybe, "creative": maybe, "max_age": number}
+    return {
+        "Problem": _object({"type": text, "title": text, "status": number, "detail": text}),
+        "Ads": _object({"version": number, "ads": {"type": "object", "additionalProperties": _object(ad)}}),
+        "Ready": _object(
+            {
+                "status": {"type": "string", "enum": ["ok", "degraded", "failing"]},
+                "reasons": {"type": "array", "items": text},
+                "catalog_version": number,
+            }
+        ),
+        "Report": _object(
+            {
+                "from": text,
+                "to": text,
+                "time_zone": text,
+                "waiting": number,
+                "rows": {"type": "array", "items": _figures(number)},
+            }
+        ),
+    }
+
+
+def _figures(number: dict[str, Any]) -> dict[str, Any]:
+    invalid = {"type": "object", "additionalProperties": number}
+    names = {name: {"type": ["string", "integer", "null"]} for name in DIMENSIONS}
+    figures = {**dict.fromkeys(FIGURES, number), "invalid": invalid}
+    return {"type": "object", "properties": {**names, **figures}, "required": list(figures)}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}

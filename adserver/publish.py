@@ -1,0 +1,112 @@
+"""From files to the live version and back: what `apply`, `export`, SIGHUP and `--watch` do.
+
+One function publishes, whoever calls it; a configuration with a problem, or one that would overwrite what somebody
+else published, changes nothing.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from adserver import versions
+from adserver.config_files import Files
+from adserver.documents import Document
+from adserver.errors import Conflict
+from adserver.store import Store
+from adserver.versions import Version
+
+
+class Published(Struct, frozen=True):
+    """What `publish_files` did. *changes* are sentences; *number* is live now."""
+
+    number: int
+    changes: list[str]
+    overwrote: int | None = None
+
+
+async def publish_files(store: Store, files: Files, *, author: str, note: str, force: bool = False) -> Published:
+    """Make *files* live unless they are already. Raises Conflict when live has moved on since they were exported."""
+    number = await versions.live_number(store)
+    live = await versions.read_version(store, number) if number else None
+    changes = difference(live.document if live else Document(), files.document)
+    if live and not changes:
+        return Published(number, [])
+    moved_on = live is not None and _moved_on(live, files)
+    if moved_on and not force:
+        raise Conflict(
+            f"version {number} is live, and these files were written from "
+            f"{f'version {files.exported_from}' if files.exported_from else 'no version of it'}; "
+            "run 'adserver export' and put your changes on top, or use --force to overwrite"
+        )
+    version = Version(number=number + 1, author=author, at=time.time(), note=note, document=files.document)
+    await versions.publish(store, version, files.assets, number)
+    return Published(version.number, changes, number if moved_on else None)
+
+
+def _moved_on(live: Version, files: Files) -> bool:
+    """Files that name a version must name the live one; files that name none may follow files, never the console."""
+    if files.exported_from is not None:
+        return files.exported_from != live.number
+    return live.origin != "files"
+
+
+_NAMES = {
+    "slots": "slot",
+    "groups": "group",
+    "placements": "placement",
+    "advertisers": "advertiser",
+    "campaigns": "campaign",
+    "line_items": "line item",
+    "creatives": "creative",
+}
+
+
+def difference(before: Document, after: Document) -> list[str]:
+    """What changes from *before* to *after*, a sentence each."""
+    sentences = _changed("site", before.site, after.site)
+    for plural, name in _NAMES.items():
+        old = {row.id: row for row in getattr(before, plural)}
+        new = {row.id: row for row in getattr(after, plural)}
+        sentences += [f"adds {name} {key!r}" for key in new if key not in old]
+        sentences += [f"removes {name} {key!r}" for key in old if key not in new]
+        for key in new:
+            if key in old and old[key] != new[key]:
+                sentences += _changed(f"{name} {key!r}", old[key], new[key])
+        if list(old) != list(new) and set(old) == set(new):
+            sentences.append(f"puts the {name}s in another order")
+    return sentences
+
+
+def _changed(what: str, old: Struct, new: Struct) -> list[str]:
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    return [
+        f"changes {what}: {field} from {_shown(before[field])} to {_shown(after[field])}"
+        for field in after
+        if before[field] != after[field]
+    ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.120}"
+
+
+async def export(store: Store) -> tuple[Version, dict[str, bytes]] | None:
+    """The live version with its images, or None when nothing is published."""
+    number = await versions.live_number(store)
+    version = await versions.read_version(store, number)
+    if version is None:
+        return None
+    names = {creative.image for creative in version.document.creatives if creative.image}
+    return version, await read_assets(store, names)
+
+
+async def read_assets(store: Store, names: Iterable[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name in sorted(names):
+        data = await versions.read_asset(store, name)
+        if data is not None:
+            found[name] = data
+    return found

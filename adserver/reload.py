@@ -1,0 +1,211 @@
+"""Follows the live version: a worker's catalog is swapped whole, after it was read and compiled beside the requests.
+
+A worker starts from the store, else from the snapshot on its disk, else from the config directory, so that it serves
+also when the store is away. A store that has nothing (new, or wiped) is given what this worker has.
+"""
+
+import asyncio
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from adserver import metrics, versions
+from adserver.catalog import Ad, Catalog
+from adserver.config_files import Files, read_config
+from adserver.documents import Document
+from adserver.errors import ConfigError, Conflict, StoreRefused, StoreUnavailable
+from adserver.publish import read_assets
+from adserver.settings import Settings
+from adserver.store import Store, open_store
+from adserver.versions import Version
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+RETIRED = 4
+"""How many versions back a click still finds its creative: pages of the last hours carry their tokens."""
+
+
+class LiveCatalog:
+    """The catalog that answers requests now. Take `current` once per request."""
+
+    def __init__(self, on_change: Callable[[Catalog], None] = lambda catalog: None) -> None:
+        self.current = Catalog(Document(), 0)
+        self.assets: dict[str, bytes] = {}
+        self.trouble: str | None = None
+        self._version: Version | None = None
+        self._retired: list[Catalog] = []
+        self._on_change = on_change
+
+    def __repr__(self) -> str:
+        return f"<LiveCatalog {self.current!r}>"
+
+    @property
+    def loaded(self) -> bool:
+        return self._version is not None
+
+    @property
+    def version(self) -> Version | None:
+        return self._version
+
+    def find(self, key: bytes) -> Ad | None:
+        """The ad with *key*, in this version or in one that was live a little earlier."""
+        for catalog in (self.current, *reversed(self._retired)):
+            if ad := catalog.by_key.get(key):
+                return ad
+        return None
+
+    def swap(self, version: Version, catalog: Catalog, assets: dict[str, bytes]) -> None:
+        if self.loaded:
+            self._retired = [*self._retired, self.current][-RETIRED:]
+        self.assets = {**self.assets, **assets}
+        self._version = version
+        self.current = catalog
+        self._on_change(catalog)
+        metrics.CATALOG_VERSION.set(version.number)
+
+
+def snapshot_path(settings: Settings) -> Path:
+    return settings.data / "catalog.json"
+
+
+async def load_first(live: LiveCatalog, settings: Settings) -> None:
+    """Give *live* its first catalog: from the store, the snapshot or the files. Raises ConfigError when none will do."""
+    try:
+        async with open_store(settings.store_url) as store:
+            if await _follow(live, store, settings):
+                return
+    except (StoreUnavailable, StoreRefused) as error:
+        live.trouble = str(error)
+    if await asyncio.to_thread(_load_snapshot, live, settings):
+        return
+    files = await asyncio.to_thread(read_config, Path(settings.config))
+    live.swap(_first_version(files), Catalog(files.document, 1), files.assets)
+
+
+def _first_version(files: Files) -> Version:
+    return Version(
+        number=1, author="config", at=time.time(), note="seeded from the config directory", document=files.document
+    )
+
+
+async def follow_loop(live: LiveCatalog, settings: Settings, stopping: asyncio.Event) -> None:
+    """Swap in every version that becomes live, within POLL_S; ride out a store that is away."""
+    while not stopping.is_set():
+        try:
+            async with open_store(settings.store_url) as store:
+                while not stopping.is_set():
+                    if not await _follow(live, store, settings):
+                        await _seed(live, store)
+                    live.trouble = None
+                    await _rest(stopping)
+        except (StoreUnavailable, StoreRefused, ConfigError) as error:
+            if live.trouble != str(error):
+                log.warning("kept catalog version %d: %s", live.current.version, error)
+            live.trouble = str(error)
+            await _rest(stopping)
+
+
+async def _rest(stopping: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), POLL_S)
+    except TimeoutError:
+        return
+
+
+async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
+    """Have *live* serve the store's live version; False when the store has none."""
+    number = await versions.live_number(store)
+    if number == 0:
+        return False
+    if live.loaded and number == live.current.version:
+        return True
+    version = await versions.read_version(store, number)
+    if version is None:
+        raise StoreRefused(f"version {number} is live, and the store does not have it; publish again")
+    catalog = await asyncio.to_thread(Catalog, version.document, number)
+    assets = await _fetch_assets(live, store, settings, catalog)
+    live.swap(version, catalog, assets)
+    log.info("catalog version %d is live: %s", number, version.note)
+    await asyncio.to_thread(_save_snapshot, version, assets, settings)
+    return True
+
+
+async def _fetch_assets(live: LiveCatalog, store: Store, settings: Settings, catalog: Catalog) -> dict[str, bytes]:
+    missing = catalog.assets - live.assets.keys()
+    found = await asyncio.to_thread(_load_assets, settings, missing)
+    found |= await read_assets(store, missing - found.keys())
+    if lost := missing - found.keys():
+        log.error(
+            "%d images of version %d are missing, such as %s; publish again", len(lost), catalog.version, min(lost)
+        )
+    return found
+
+
+async def _seed(live: LiveCatalog, store: Store) -> None:
+    """Publish what this worker serves to a store that has nothing."""
+    version = live.version
+    if version is None:
+        return
+    try:
+        wanted = {name: data for name, data in live.assets.items() if name in live.current.assets}
+        await versions.publish(store, version, wanted, 0)
+        log.info("the store had no catalog; it was given version %d", version.number)
+    except Conflict:
+        return  # another worker was first
+
+
+# The snapshot on disk
+
+
+def _save_snapshot(version: Version, assets: dict[str, bytes], settings: Settings) -> None:
+    try:
+        folder = settings.data / "assets"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name, data in assets.items():
+            if not (folder / name).exists():
+                _replace(folder / name, data)
+        _replace(snapshot_path(settings), versions.encode(version))
+    except OSError as error:
+        log.warning("the catalog snapshot could not be saved: %s", error)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write *path* so that a reader finds the old bytes or the new ones, also after a power cut."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _load_snapshot(live: LiveCatalog, settings: Settings) -> bool:
+    try:
+        version = versions.decode(snapshot_path(settings).read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, StoreRefused) as error:
+        log.warning("the catalog snapshot cannot be used: %s", error)
+        return False
+    catalog = Catalog(version.document, version.number)
+    live.swap(version, catalog, _load_assets(settings, catalog.assets))
+    log.info("catalog version %d is served from the snapshot on disk", version.number)
+    return True
+
+
+def _load_assets(settings: Settings, names: frozenset[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name in names:
+        try:
+            found[name] = (settings.data / "assets" / name).read_bytes()
+        except OSError:
+            continue
+    return found

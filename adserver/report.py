@@ -1,0 +1,93 @@
+"""Delivery figures out of counts: per slot, line item, creative, day or hour.
+
+requests >= served >= impressions >= viewables, and clicks, each counted apart. What was filed as invalid is in its
+own column by reason and in none of the others.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from adserver.days import Days
+from adserver.events import Type
+
+DIMENSIONS = ("slot", "line_item", "creative", "day", "hour")
+FIGURES = ("requests", "served", "impressions", "viewables", "clicks")
+
+_FIGURE = {Type.IMPRESSION: "impressions", Type.VIEWABLE: "viewables", Type.CLICK: "clicks"}
+
+
+class Row(Struct, kw_only=True):
+    """One line of a report. *name* is the value of the dimension asked for."""
+
+    name: int | str | None
+    requests: int = 0
+    served: int = 0
+    impressions: int = 0
+    viewables: int = 0
+    clicks: int = 0
+    invalid: dict[str, int] = {}
+
+    def as_dict(self, by: str) -> dict[str, Any]:
+        return {by: self.name, **{name: getattr(self, name) for name in (*FIGURES, "invalid")}}
+
+
+def rows(
+    counts: Mapping[int, Mapping[str, int]], ads: Mapping[str, str], by: str, days: Days, slots: Iterable[int] = ()
+) -> list[Row]:
+    """A row per value of the dimension *by*, in its order, from each day's count fields.
+
+    *ads* names the ad keys. Every one of *slots* gets a row when asking by slot, so that a silent one is seen.
+    """
+    found: dict[int | str | None, Row] = {slot: Row(name=slot, invalid={}) for slot in slots} if by == "slot" else {}
+    for day, fields in counts.items():
+        for field, n in fields.items():
+            _add(found, day, field, n, ads, by, days)
+    return [found[name] for name in sorted(found, key=lambda name: (name is None, isinstance(name, str), name))]
+
+
+def _add(
+    found: dict[int | str | None, Row], day: int, field: str, n: int, ads: Mapping[str, str], by: str, days: Days
+) -> None:
+    number, hour, subject, *rest = field.split(":")
+    type_ = Type(int(number))
+    reason = rest[0] if rest else None
+    if type_ is Type.UNFILLED:
+        slot, line_item, creative = subject, None, None
+    else:
+        slot, line_item, creative = (ads.get(subject) or f"/{subject}/{subject}").split("/")
+    match by:
+        case "slot":
+            name: int | str | None = int(slot) if slot else None
+        case "line_item":
+            name = line_item
+        case "creative":
+            name = creative
+        case "day":
+            name = days.date(day).isoformat()
+        case _:
+            name = days.describe(day, int(hour))
+    row = found.get(name)
+    if row is None:
+        row = found[name] = Row(name=name, invalid={})
+    if type_ is Type.UNFILLED:
+        row.requests += n
+    elif type_ is Type.SERVED:
+        row.requests += n
+        row.served += n
+    elif reason:
+        row.invalid[reason] = row.invalid.get(reason, 0) + n
+    else:
+        setattr(row, _FIGURE[type_], getattr(row, _FIGURE[type_]) + n)
+
+
+def total(rows: Iterable[Row]) -> Row:
+    """The sum of *rows*."""
+    whole = Row(name="total", invalid={})
+    for row in rows:
+        for figure in FIGURES:
+            setattr(whole, figure, getattr(whole, figure) + getattr(row, figure))
+        for reason, n in row.invalid.items():
+            whole.invalid[reason] = whole.invalid.get(reason, 0) + n
+    return whole

@@ -1,0 +1,44 @@
+"""The signing keys on disk: read, or made at the first start."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from adserver.errors import AdserverError
+from adserver.settings import Settings
+from adserver.token import Keys, parse_keys
+
+
+class BadSecret(AdserverError):
+    """The secret file cannot be used."""
+
+
+def read_keys(settings: Settings) -> Keys:
+    """The keys of ADSERVER_SECRET_FILE, else of DATA_DIR/keys, which is created with mode 0600. Raises BadSecret."""
+    path = Path(settings.secret_file) if settings.secret_file else settings.data / "keys"
+    try:
+        if not settings.secret_file:
+            _create_once(path)
+        if path.stat().st_mode & 0o007:
+            raise BadSecret(f"{path} can be read or written by everybody on this machine; run: chmod 600 {path}")
+        return parse_keys(path.read_text(encoding="ascii"))
+    except OSError as error:
+        raise BadSecret(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BadSecret(f"{path}: {error}") from None
+
+
+def _create_once(path: Path) -> None:
+    """Make a key unless the file is there; of two processes that try at once, one wins and both read its key."""
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(f"1 {secrets.token_hex(32)}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()

@@ -1,0 +1,182 @@
+"""The environment, read once into one frozen struct. Every flag of `serve` is also a variable `ADSERVER_…`."""
+
+import difflib
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adserver.errors import AdserverError
+from adserver.fields import parse_url
+
+PREFIX = "ADSERVER_"
+_LONGEST_SOCKET = 103  # sun_path has 104 bytes on macOS, 108 on Linux
+
+
+class BadSetting(AdserverError):
+    """A flag or variable that cannot be used as it is."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What ops decide. The descriptions are the manual: `adserver serve --help` prints them."""
+
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    ops_port: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        Meta(description="move /metrics, /readyz, /openapi.json and /api to a port of their own"),
+    ] = None
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | None, Meta(description="worker processes; default: the cores")
+    ] = None
+    config: Annotated[str, Meta(description="directory of *.toml files that an empty store is seeded from")] = "config"
+    data_dir: Annotated[
+        str, Meta(description="directory of ours alone: journals, catalog snapshot, signing keys, embedded store")
+    ] = "var"
+    watch: Annotated[bool, Meta(description="publish the config directory whenever a file in it is saved")] = False
+    redis_url: Annotated[
+        str | None,
+        Meta(description="store to count in, redis://, rediss:// or unix://; default: an embedded Valkey"),
+    ] = None
+    redis_insecure: Annotated[
+        bool, Meta(description="allow a store on another machine without password or without TLS")
+    ] = False
+    public_url: Annotated[
+        str | None, Meta(description="base of the URLs in snippets; default: http://HOST:PORT as listened on")
+    ] = None
+    allowed_origins: Annotated[
+        str, Meta(description="origins, separated by blanks, whose pages may fetch ads by script (CORS)")
+    ] = ""
+    allowed_hosts: Annotated[
+        str, Meta(description="hosts, separated by commas, that a request may name in an absolute address")
+    ] = ""
+    trusted_proxies: Annotated[
+        str, Meta(description="addresses or networks, separated by blanks, whose X-Forwarded-For is believed")
+    ] = ""
+    secret_file: Annotated[
+        str | None, Meta(description="signing keys, a line each: id, blank, 64 hex digits; default: DATA_DIR/keys")
+    ] = None
+    log_format: Annotated[Literal["text", "json"], Meta(description="log lines to read, or to collect")] = "text"
+    access_log: Annotated[bool, Meta(description="log every request, with the address truncated")] = False
+    grace_s: Annotated[float, Meta(ge=0, le=3600, description="seconds a stop may take to answer and to count")] = 20.0
+    request_timeout_s: Annotated[
+        float, Meta(gt=0, le=600, description="seconds a request may take to arrive, headers and body")
+    ] = 5.0
+    connections_per_address: Annotated[
+        int, Meta(ge=0, description="most connections of one address to one worker; 0: no limit")
+    ] = 0
+    connections: Annotated[int, Meta(ge=1, description="most connections to one worker; over it: 503")] = 10_000
+
+    @property
+    def data(self) -> Path:
+        return Path(self.data_dir)
+
+    @property
+    def journals(self) -> Path:
+        return self.data / "journal"
+
+    @property
+    def store_url(self) -> str:
+        return self.redis_url or f"unix://{self.store_socket}"
+
+    @property
+    def store_socket(self) -> Path:
+        """The embedded store's socket: in the data directory, unless that path is longer than a socket's may be."""
+        path = (self.data / "valkey" / "valkey.sock").absolute()
+        if len(os.fsencode(path)) <= _LONGEST_SOCKET:
+            return path
+        name = hashlib.blake2s(os.fsencode(path), digest_size=8).hexdigest()
+        return Path(tempfile.gettempdir()) / f"adserver-{os.getuid()}-{name}" / "valkey.sock"
+
+    @property
+    def base_url(self) -> str:
+        """What URLs in snippets begin with; no slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = "localhost" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as the variables that `read_settings` reads: how the workers get them."""
+        values = msgspec.structs.asdict(self)
+        return {PREFIX + name.upper(): _spell(value) for name, value in values.items() if value is not None}
+
+
+def _spell(value: object) -> str:
+    return ("1" if value else "0") if isinstance(value, bool) else str(value)
+
+
+def descriptions() -> dict[str, tuple[str, Any, Any]]:
+    """Each setting's description, type and default."""
+    hints = get_type_hints(Settings, include_extras=True)
+    defaults = msgspec.structs.asdict(Settings())
+    return {
+        name: (hints[name].__metadata__[0].description, hints[name].__origin__, defaults[name])
+        for name in Settings.__struct_fields__
+    }
+
+
+def read_settings(environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
+    """The settings: *flags* before the environment before the defaults. Raises BadSetting."""
+    given: dict[str, object] = {}
+    for name in Settings.__struct_fields__:
+        value = environ.get(PREFIX + name.upper(), "")
+        if value != "":
+            given[name] = value
+    given.update({name: value for name, value in (flags or {}).items() if value is not None})
+    try:
+        settings = msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        field = str(error).rsplit("$.", 1)[-1].rstrip("`")
+        variable = PREFIX + field.upper()
+        raise BadSetting(f"{variable} (--{field.replace('_', '-')}): {str(error).split(' - at')[0]}") from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if settings.public_url:
+        try:
+            parse_url(settings.public_url)
+        except ValueError as error:
+            raise BadSetting(f"ADSERVER_PUBLIC_URL {error}") from None
+    if settings.ops_port is not None and settings.ops_port == settings.port:
+        raise BadSetting("ADSERVER_OPS_PORT is the same as ADSERVER_PORT; give it a port of its own")
+    if "*" in settings.trusted_proxies.split():
+        raise BadSetting("ADSERVER_TRUSTED_PROXIES is '*', which believes everybody; name your proxies' networks")
+    if settings.redis_url:
+        _check_redis_url(settings)
+
+
+def _check_redis_url(settings: Settings) -> None:
+    parts = urlsplit(settings.redis_url or "")
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise BadSetting("ADSERVER_REDIS_URL: expected redis://…, rediss://… (TLS) or unix://…")
+    local = parts.scheme == "unix" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not local and not settings.redis_insecure and not (parts.password and parts.scheme == "rediss"):
+        raise BadSetting(
+            "ADSERVER_REDIS_URL names another machine without a password and TLS, so anybody on the way could change "
+            "the counts; use rediss://user:password@host, or set ADSERVER_REDIS_INSECURE=1 on a network you trust"
+        )
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each `ADSERVER_…` variable that is no setting of ours: most likely a slip of the pen."""
+    known = [PREFIX + name.upper() for name in Settings.__struct_fields__]
+    strangers = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    sentences = []
+    for name in strangers:
+        close = difflib.get_close_matches(name, known, n=1)
+        sentences.append(f"{name} is not a setting{f'; did you mean {close[0]}?' if close else ''}")
+    return sentences
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,233 @@
+"""Applies synced records to the store from the cursor it remembers: for this worker's journal and those it adopted.
+
+One task with one connection. Memory of cursors from before a reconnect is void. Nothing is forgotten on a reply:
+records stay in the journal, and when a cursor is found further back than it was (the store failed over, was
+restored or wiped), shipping goes on from there.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from time import monotonic
+
+from adserver import metrics
+from adserver.errors import StoreRefused, StoreUnavailable
+from adserver.events import TOKEN_BIT, Event, unpack
+from adserver.journal import Adopted, Journal, Reader, adopt_dead
+from adserver.store import Applied, Mismatch, Sealed, Store, open_store
+from adserver.tally import tally
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.1
+ADOPT_S = 1.0
+REREAD_S = 5.0
+MOST_RECORDS = 2000
+MOST_TOKEN_EVENTS = 500
+"""With these two a batch stays far below the 8,000 values that Lua's unpack allows."""
+
+_NOTHING: Mapping[bytes, str] = {}
+
+
+class Source:
+    """One journal being shipped: where it stands, and what the store said of it on this connection."""
+
+    def __init__(self, reader: Reader, last: Callable[[], int], names: Mapping[bytes, str]) -> None:
+        self.reader = reader
+        self.producer = reader.producer
+        self.last = last
+        self.names = names
+        self.position = 0
+        self.cursors: dict[int, int] = {}
+        self.days: set[int] = set()
+        self.named = 0
+
+    def __repr__(self) -> str:
+        return f"<Source {self.producer.hex()} record {self.last():,} synced, {self.position:,} counted>"
+
+    def forget(self) -> None:
+        """The connection is gone, and with it what is known of the store."""
+        self.cursors.clear()
+        self.named = 0
+
+    def learn(self, day: int, cursor: int) -> None:
+        """Take the store's word; go back to *cursor* when it has forgotten what was counted."""
+        believed = self.cursors.get(day)
+        self.cursors[day] = cursor
+        if cursor < self.position and (believed is None or cursor < believed):
+            self.position = cursor
+            self.named = 0
+
+
+class Shipper:
+    """Ships this worker's journal and every dead one it finds, for as long as it runs."""
+
+    def __init__(self, journal: Journal, root: Path, url: str) -> None:
+        self._journal = journal
+        self._root = root
+        self._url = url
+        self._adopted: list[Adopted] = []
+        self.own = Source(Reader(journal.directory), lambda: journal.synced, journal.names)
+        self.sources = [self.own]
+        self.trouble: str | None = "the store has not been reached yet"
+        self.warnings: tuple[str, ...] = ()
+        self._wake = asyncio.Event()
+        journal.on_synced = self._wake.set
+
+    def __repr__(self) -> str:
+        return f"<Shipper of {len(self.sources)} journals, {self.trouble or 'connected'}>"
+
+    def waiting(self) -> int:
+        """Synced events the store has not counted yet."""
+        return sum(source.last() - source.position for source in self.sources)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Ship until *stopping* is set and what is synced is counted, or the store cannot be reached."""
+        pause_s = 0.05
+        while True:
+            try:
+                async with open_store(self._url) as store:
+                    health = await store.check()
+                    self.warnings = health.warnings
+                    pause_s = 0.05
+                    await self._ship_all(store, stopping)
+                    return
+            except (StoreUnavailable, StoreRefused) as error:
+                if self.trouble != str(error):
+                    log.warning("counting is put off, events stay in the journal: %s", error)
+                self.trouble = str(error)
+                metrics.STORE_UP.set(0)
+                metrics.SHIP_ERRORS.inc()
+            for source in self.sources:
+                source.forget()
+            if stopping.is_set():
+                return
+            await _wait(stopping, pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            pause_s = min(2.0, pause_s * 2)
+
+    async def _ship_all(self, store: Store, stopping: asyncio.Event) -> None:
+        adopt_at = reread_at = 0.0
+        while True:
+            last_round = stopping.is_set()
+            self._wake.clear()
+            if monotonic() >= reread_at:
+                await self._reread(store)
+                reread_at = monotonic() + REREAD_S
+                if self.trouble:
+                    log.info("the store counts")
+                self.trouble = None
+                metrics.STORE_UP.set(1)
+            if monotonic() >= adopt_at and not last_round:
+                await self._adopt()
+                adopt_at = monotonic() + ADOPT_S
+            for source in self.sources:
+                while await self._ship_some(store, source):
+                    pass
+            metrics.WAITING.set(self.waiting())
+            if last_round:
+                return
+            await self._rest(stopping)
+
+    async def _rest(self, stopping: asyncio.Event) -> None:
+        """Let events gather for a moment, then go on as soon as some are synced or we are to stop."""
+        await _wait(stopping, FLUSH_S)
+        if self.own.position >= self.own.last():
+            sleeping = [asyncio.create_task(self._wake.wait()), asyncio.create_task(stopping.wait())]
+            await asyncio.wait(sleeping, timeout=ADOPT_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in sleeping:
+                task.cancel()
+
+    async def _reread(self, store: Store) -> None:
+        for day in sorted({day for source in self.sources for day in source.days}):
+            sources = [source for source in self.sources if day in source.days]
+            cursors = await store.cursors(day, [source.producer for source in sources])
+            for source, cursor in zip(sources, cursors, strict=True):
+                source.learn(day, cursor)
+
+    async def _adopt(self) -> None:
+        known = {source.producer for source in self.sources}
+        try:
+            adopted = await asyncio.to_thread(lambda: list(adopt_dead(self._root, known)))
+        except OSError as error:
+            log.warning("journals cannot be adopted: %s", error)
+            return
+        for one in adopted:
+            log.info("adopted the journal of %s: %d events", one.producer.hex(), one.last)
+            metrics.ADOPTED.inc()
+            self._adopted.append(one)
+            self.sources.append(Source(one.reader, lambda one=one: one.last, one.reader.names()))  # type: ignore[misc]
+
+    async def _ship_some(self, store: Store, source: Source) -> bool:
+        """Count the next records of *source*; False when there are none."""
+        records = source.reader.read(source.position, source.last(), MOST_RECORDS)
+        if not records:
+            return False
+        if len(source.names) > source.named:
+            fresh = dict(list(source.names.items())[source.named :])
+            await store.name_ads(fresh)
+            source.named += len(fresh)
+        for part in _parts([(number, unpack(record)[0]) for number, record in records]):
+            for day in sorted({event.day for _, event in part}):
+                if not await self._ship_day(store, source, day, part):
+                    return True
+            source.position = max(source.position, part[-1][0])
+        return True
+
+    async def _ship_day(self, store: Store, source: Source, day: int, part: list[tuple[int, Event]]) -> bool:
+        """Count *part*'s events of *day*; False when the store stands elsewhere and reading must start again."""
+        source.days.add(day)
+        if day not in source.cursors:
+            source.cursors[day] = (await store.cursors(day, [source.producer]))[0]
+        cursor = source.cursors[day]
+        events = [(number, event) for number, event in part if event.day == day and number > cursor]
+        if not events:
+            return True
+        batch = tally(day, cursor, events[-1][0], (event for _, event in events))
+        match await store.apply(source.producer, batch):
+            case Applied(cursor=now_at, repeats=repeats):
+                source.cursors[day] = now_at
+                metrics.SHIPPED.inc(len(events))
+                metrics.BATCHES.inc()
+                if repeats:
+                    metrics.REPEATS.inc(repeats)
+                return True
+            case Mismatch(cursor=now_at):
+                if now_at > source.last():
+                    raise StoreRefused(
+                        f"the store has counted {now_at:,} events of {source.producer.hex()}, which has only "
+                        f"{source.last():,}: somebody else writes under its name"
+                    )
+                source.learn(day, now_at)
+                return now_at >= events[-1][0]
+            case Sealed():
+                log.error("%d events of a closed day %d were left out", len(events), day)
+                metrics.LATE.inc(len(events))
+                source.cursors[day] = events[-1][0]
+                return True
+
+    def close(self) -> None:
+        for one in self._adopted:
+            one.close()
+
+
+def _parts(records: list[tuple[int, Event]]) -> Iterator[list[tuple[int, Event]]]:
+    """*records* cut so that no part holds too many token events."""
+    part: list[tuple[int, Event]] = []
+    tokens = 0
+    for record in records:
+        part.append(record)
+        tokens += record[1].type in TOKEN_BIT
+        if tokens == MOST_TOKEN_EVENTS:
+            yield part
+            part, tokens = [], 0
+    if part:
+        yield part
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,79 @@
+"""What a browser sees besides ads: creative files, the API description, and the sample page of the sample catalog."""
+
+import re
+from importlib.resources import files
+
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from adserver import repair
+from adserver.answers import problem_response
+from adserver.context import MOST_IDS
+from adserver.model import Format
+from adserver.openapi import describe
+from adserver.reload import LiveCatalog
+from adserver.serving import Delivery
+from adserver.settings import Settings
+
+_ASSET = re.compile(r"[0-9a-f]{32}\.(png|jpg|gif|webp|avif)", re.ASCII)
+_MEDIA = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp", "avif": "image/avif"}
+_SAMPLE = {"page.css": "text/css", "page.js": "text/javascript"}
+_IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
+_NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class Site(Struct):
+    """The routes of one worker."""
+
+    settings: Settings
+    live: LiveCatalog
+    delivery: Delivery
+
+    async def asset(self, request: Request) -> Response:
+        """A creative's file. Its name is a hash of its bytes, so it may be kept for ever."""
+        name = request.path_params["name"]
+        match = _ASSET.fullmatch(name)
+        if not match:
+            return problem_response(404, "There is no such file.")
+        headers = {**_IMMUTABLE, "etag": f'"{name}"', "cross-origin-resource-policy": "cross-origin"}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(None, 304, headers)
+        data = self.live.assets.get(name)
+        if data is not None:
+            return Response(data, headers=headers, media_type=_MEDIA[match[1]])
+        path = self.settings.data / "assets" / name  # of an earlier version
+        if path.is_file():
+            return FileResponse(path, headers=headers, media_type=_MEDIA[match[1]])
+        return problem_response(404, "There is no such file.")
+
+    async def openapi(self, _: Request) -> Response:
+        body = msgspec.json.encode(describe(self.settings.base_url))
+        return Response(body, headers=_NO_STORE, media_type="application/json")
+
+    async def favicon(self, _: Request) -> Response:
+        return Response(None, 204, {"cache-control": "public, max-age=86400"})
+
+    async def sample_page(self, _: Request) -> Response:
+        """The sample article, filled in the very way `/render` fills one."""
+        if not self.live.current.document.site.sample:
+            return problem_response(404, "This is an ad server; its addresses are described in /openapi.json.")
+        article = repair.read(_sample("page.html"), MOST_IDS)
+        body = self.delivery.fill(article, Format.HTML)[0]
+        policy = (
+            f"default-src 'self'; img-src 'self' {self.settings.base_url}; "
+            "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return Response(body, headers={**_NO_STORE, "content-security-policy": policy}, media_type="text/html")
+
+    async def sample_file(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _SAMPLE or not self.live.current.document.site.sample:
+            return problem_response(404, "There is no such file.")
+        return Response(_sample(name), headers=_NO_STORE, media_type=_SAMPLE[name])
+
+
+def _sample(name: str) -> str:
+    return files("adserver").joinpath("sample", name).read_text(encoding="utf-8")

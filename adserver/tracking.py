@@ -1,0 +1,192 @@
+"""The tracking routes: impression, viewable impression and click, each counted once per token.
+
+The answer is the same whether the event counted or not, so that a page never breaks and a forger learns nothing;
+`Adserver-Ignored` says why it did not. A beacon is answered when its event is on disk; if that takes longer than two
+seconds it gets 503 and may be sent again, with the same token it cannot count twice. A reader who clicked waits
+50 ms for the disk at most.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from adserver import metrics
+from adserver.answers import HTML, NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send
+from adserver.catalog import Ad
+from adserver.days import Days
+from adserver.errors import BadToken, JournalUnavailable
+from adserver.events import INVALID, TOKEN_BIT, Type
+from adserver.invalid import METHOD, judge
+from adserver.journal import Ledger
+from adserver.metrics import Meter
+from adserver.reload import LiveCatalog
+from adserver.token import Keys, Token, check_age, verify
+
+BEACON_WAIT_S = 2.0
+CLICK_WAIT_S = 0.05
+REMEMBERED = 100_000
+"""Token events of this process whose repeats are answered without a new record."""
+MOST_BODY = 1024
+
+GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+_GIF = [(b"content-type", b"image/gif"), (b"content-length", b"%d" % len(GIF)), NO_STORE, NOSNIFF]
+_GONE = b"<!doctype html><title>Link not found</title><p>This link does not lead anywhere any more.</p>"
+
+
+class Route(Struct, frozen=True):
+    """One tracking address: its event, its methods, its name in metrics."""
+
+    type: Type
+    name: str
+    methods: tuple[str, ...]
+
+
+ROUTES: Mapping[str, Route] = {
+    "/i/": Route(Type.IMPRESSION, "impression", ("GET", "POST")),
+    "/v/": Route(Type.VIEWABLE, "viewable", ("POST",)),
+    "/c/": Route(Type.CLICK, "click", ("GET",)),
+}
+
+
+class Tracking:
+    """`/i/{token}`, `/v/{token}` and `/c/{token}`."""
+
+    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter) -> None:
+        self._live = live
+        self._journal = journal
+        self._keys = keys
+        self._meter = meter
+        self._responses = Responses(meter)
+        self._seen: dict[tuple[bytes, int, int], int] = {}
+        self._days = Days("UTC")
+        names = metrics.EVENT_TYPES
+        self._events = {type_: metrics.EVENTS.labels(name) for type_, name in names.items()}
+        self._degraded = {type_: metrics.DEGRADED.labels(name) for type_, name in names.items()}
+        self._invalid = {
+            (type_, reason): metrics.INVALID.labels(name, INVALID[reason])
+            for type_, name in names.items()
+            for reason in range(1, len(INVALID))
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: bytes = scope["raw_path"]
+        route = ROUTES[path[:3].decode("latin-1")]
+        method: str = scope["method"]
+        if method not in route.methods and (method != "HEAD" or "GET" not in route.methods):
+            allow = ", ".join(route.methods + (("HEAD",) if "GET" in route.methods else ()))
+            await self._responses.method_not_allowed(send, route.name, allow.encode())
+            return
+        headers: Headers = scope["headers"]
+        if method == "POST" and (refused := _judge_body(headers)):
+            await self._responses.problem(send, route.name, *refused)
+            return
+        token, ignored = self._read(path[3:], route.type)
+        status_503 = False
+        if token is not None and ignored is None:
+            ignored, status_503 = await self._count(token, route.type, headers, method)
+        if status_503:
+            self._meter.add(metrics.REFUSED_EVENTS)
+            detail = "The event could not be made safe in time. Send it again; it cannot be counted twice."
+            await self._responses.problem(send, route.name, 503, detail, [(b"retry-after", b"2")])
+            return
+        said: Headers = [(b"adserver-ignored", ignored.encode())] if ignored else []
+        if route.type is Type.CLICK:
+            await self._redirect(send, token, said)
+        elif method == "GET":
+            await self._responses.send(send, route.name, 200, [*_GIF, *said], GIF)
+        else:
+            await self._responses.send(send, route.name, 204, [NO_STORE, NOSNIFF, *said], b"")
+
+    def _read(self, text: bytes, type_: Type) -> tuple[Token | None, str | None]:
+        """The genuine token, and why its event is not counted, if so."""
+        try:
+            token = verify(self._keys, text)
+        except BadToken as error:
+            self._meter.add(metrics.REJECTED.labels(error.reason))
+            return None, error.reason
+        try:
+            if not token.allowed >> TOKEN_BIT[type_] & 1:
+                raise BadToken("not-allowed")
+            check_age(token, time.time())
+        except BadToken as error:
+            self._meter.add(metrics.REJECTED.labels(error.reason))
+            return token, error.reason
+        return token, None
+
+    async def _count(self, token: Token, type_: Type, headers: Headers, method: str) -> tuple[str | None, bool]:
+        """Why the event was not counted, if so, and whether the caller must send it again."""
+        key = (token.issuer, token.serial, type_)
+        number = self._seen.get(key)
+        if number is not None:
+            self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
+            return metrics.DUPLICATE, not await self._wait(number, type_)
+        reason = METHOD if method == "HEAD" else judge(headers)
+        try:
+            number = self._store(token, type_, reason)
+        except JournalUnavailable as error:
+            self._journal.failure = self._journal.failure or str(error)
+            if type_ is Type.CLICK:
+                self._meter.add(metrics.UNCOUNTED)
+            return None, type_ is not Type.CLICK
+        self._remember(key, number)
+        safe = await self._wait(number, type_)
+        if not safe:
+            return None, True
+        if reason:
+            self._meter.add(self._invalid[type_, reason])
+            return INVALID[reason], False
+        self._meter.add(self._events[type_])
+        return None, False
+
+    def _store(self, token: Token, type_: Type, reason: int) -> int:
+        zone = self._live.current.document.site.time_zone
+        if zone != self._days.zone:
+            self._days = Days(zone)
+        ad = self._live.find(token.ad)
+        if ad is not None:
+            self._journal.name(ad.key, ad.name)
+        hour = self._days.hour_of(token.day, token.issued)
+        return self._journal.append(type_, reason, token.day, hour, token.issuer, token.serial, token.ad, time.time())
+
+    def _remember(self, key: tuple[bytes, int, int], number: int) -> None:
+        if len(self._seen) >= REMEMBERED:
+            self._seen.pop(next(iter(self._seen)))
+        self._seen[key] = number
+
+    async def _wait(self, number: int, type_: Type) -> bool:
+        """Wait until the record is on disk; False when a beacon must be sent again. A click goes on all the same."""
+        if self._journal.synced >= number:
+            return True
+        limit = CLICK_WAIT_S if type_ is Type.CLICK else BEACON_WAIT_S
+        try:
+            async with asyncio.timeout(limit):
+                await self._journal.wait_synced()
+        except TimeoutError:
+            if type_ is not Type.CLICK:
+                return False
+            self._meter.add(self._degraded[type_])
+        return True
+
+    async def _redirect(self, send: Send, token: Token | None, said: Headers) -> None:
+        """To the creative's own destination, out of the catalog; to the site's home page when that is not known."""
+        ad: Ad | None = self._live.find(token.ad) if token else None
+        target = (ad.creative.click_url if ad else None) or self._live.current.document.site.home_url
+        if target is None:
+            headers = [HTML, NO_STORE, NOSNIFF, (b"content-length", b"%d" % len(_GONE)), *said]
+            await self._responses.send(send, "click", 404, headers, _GONE)
+            return
+        headers = [(b"location", target.encode("ascii")), (b"content-length", b"0"), NO_STORE, NOSNIFF, *said]
+        headers.append((b"referrer-policy", b"no-referrer-when-downgrade"))
+        await self._responses.send(send, "click", 302, headers, b"")
+
+
+def _judge_body(headers: Headers) -> tuple[int, str] | None:
+    """A beacon's body says nothing; only its size and coding can be wrong."""
+    for name, value in headers:
+        if name == b"content-length" and int(value) > MOST_BODY:
+            return 413, f"A beacon's body is ignored and may have {MOST_BODY} bytes at most."
+        if name == b"content-encoding" and value.strip().lower() != b"identity":
+            return 415, "Bodies are not decompressed; send none."
+    return None

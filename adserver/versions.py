@@ -1,0 +1,84 @@
+"""The numbered versions of the booking document in the store, and the images they show.
+
+All versions live in one hash, so that publishing is one write command: the new document and the pointer to it appear
+together or not at all. A version never changes; its number is never used again while the store remembers it.
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from adserver.documents import Document
+from adserver.errors import Conflict, StoreRefused
+from adserver.store import Store
+
+KEY = "as:{catalog}"
+
+_PUBLISH = """
+local live = redis.call('HGET', KEYS[1], 'live') or '0'
+if live ~= ARGV[1] then return {'moved', live} end
+redis.call('HSET', KEYS[1], 'v:' .. ARGV[2], ARGV[3], 'live', ARGV[2])
+return {'live', ARGV[2]}
+"""
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    """A published document. *at* is the Unix second; *origin* says who edits it: files or the console."""
+
+    number: int
+    author: str
+    at: float
+    note: str
+    document: Document
+    origin: str = "files"
+
+
+def encode(version: Version) -> bytes:
+    return msgspec.json.encode(version)
+
+
+def decode(data: bytes) -> Version:
+    """Raises StoreRefused when *data* is not a version as this service writes them."""
+    try:
+        return msgspec.json.decode(data, type=Version)
+    except msgspec.DecodeError as error:
+        raise StoreRefused(f"{KEY} holds a version this service cannot read: {error}") from None
+
+
+def _asset_key(name: str) -> str:
+    return f"as:{{asset:{name}}}"
+
+
+async def live_number(store: Store) -> int:
+    """The live version's number; 0 when nothing was published yet."""
+    value = await store.ask("HGET", KEY, "live")
+    if value is None:
+        return 0
+    try:
+        return int(value)
+    except ValueError:
+        raise StoreRefused(f"{KEY} says that {value!r:.40} is live, which is not a version number") from None
+
+
+async def read_version(store: Store, number: int) -> Version | None:
+    data = await store.ask("HGET", KEY, f"v:{number}")
+    return None if data is None else decode(data)
+
+
+async def publish(store: Store, version: Version, assets: dict[str, bytes], expected: int) -> None:
+    """Make *version* live if *expected* still is (0: nothing). Raises Conflict. Its images are there before it is."""
+    for name, data in assets.items():
+        await store.ask("SET", _asset_key(name), data, "NX")
+    reply: Any = await store.ask("EVAL", _PUBLISH, 1, KEY, expected, version.number, encode(version))
+    if reply[0] != b"live":
+        raise Conflict(f"version {int(reply[1])} is live by now, not {expected}")
+
+
+async def read_asset(store: Store, name: str) -> bytes | None:
+    """An image's bytes; None when the store does not have it or has something else under its name."""
+    data: bytes | None = await store.ask("GET", _asset_key(name))
+    if data is None or hashlib.blake2b(data, digest_size=16).hexdigest() != name.split(".")[0]:
+        return None
+    return data
