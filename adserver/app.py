@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -28,6 +29,7 @@ from adserver.metrics import Meter
 from adserver.reload import LiveCatalog, follow_loop, load_first
 from adserver.secret import read_keys
 from adserver.serving import Delivery
+from adserver.seen import Seen
 from adserver.settings import Settings, read_settings
 from adserver.ship import Shipper
 from adserver.site import Site
@@ -65,7 +67,7 @@ class Worker:
         health = Health(settings, live, journal, shipper)
         site = Site(settings, live, delivery)
         pages.router.routes.extend(_routes(health, site))
-        self._delivery, self._tracking = delivery, Tracking(live, journal, keys, self._meter)
+        self._delivery, self._tracking = delivery, Tracking(live, journal, keys, self._meter, Seen(_seen_path()))
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(follow_parent, parent=os.getppid()),
@@ -140,6 +142,12 @@ async def _http_problem(_: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     details = {404: "There is nothing at this address.", 405: "This address does not answer that method."}
     return problem_response(status, details.get(status, "The request cannot be answered."), headers)
+
+
+def _seen_path() -> Path | None:
+    """Shared by the workers of one service, gone with it: beside the metrics' files."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(directory) / "seen" if directory else None
 
 
 def _open_journal(settings: Settings) -> Journal | NoJournal:

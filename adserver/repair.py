@@ -44,7 +44,7 @@ class Article(Struct, frozen=True):
         return [piece for piece in self.pieces if isinstance(piece, Shortcode)]
 
 
-class TooManyShortcodes(Exception):  # noqa: N818 - said of the article, and the same in the answer to the caller
+class TooManyShortcodes(Exception):
     """The article has more than *limit* ad shortcodes. Reading stopped at *found*; there may be more."""
 
     def __init__(self, found: int, limit: int) -> None:
@@ -118,6 +118,9 @@ class _Draft:
 
     def add(self, code: Shortcode) -> None:
         self.count()
+        for key, value in code.attrs.items():
+            if not value.isascii():  # a C escape can spell a byte that is not UTF-8, which nothing could send or log
+                code.attrs[key] = value.encode("utf-8", "replace").decode()
         self.pieces += "".join(self.literals), code
         self.literals.clear()
 
@@ -289,16 +292,19 @@ _POSITIONAL = {
     "number": re.compile(r"""["'=:>#,;＝]*+(?:id["'=:>#,;＝]++)?+([0-9]{1,10})(?!\w)""", re.IGNORECASE),
     "slug": re.compile(r"""["'=:>#,;＝]*+(?:id["'=:>#,;＝]++)?+(?!id\Z)([\w-]++)""", re.ASCII | re.IGNORECASE),
 }
+_AROUND_ID = (("blank", " \t\v\f" + _BLANKS), ("backslash", "\\"), ("curly-quotes", _QUOTES), ("blank", " " + _BLANKS))
 _LINE_BREAK = re.compile(r"[ \t]*+[\r\n]\s*+|<br\s*+/?>", re.ASCII | re.IGNORECASE)
 
 
 def _attributes(name: str, raw: str, kinds: set[str]) -> tuple[dict[int | str, str], str]:
     """The attributes of *raw*, mended, and the tags that stood between them; what it took is added to *kinds*."""
-    raw = raw[:_LONGEST].removesuffix("/")
+    text = raw[:_LONGEST].removesuffix("/")
     tags: list[str] = []
-    attrs = parse_attributes(raw if not _ODD.search(raw) else _mend(raw, kinds, tags))
+    if _ODD.search(text):
+        text = _mend(text, kinds, tags)
+    attrs = parse_attributes(text)
     if "id" not in attrs:
-        attrs = _with_positional_id(name, attrs, raw, kinds)
+        attrs = _with_lost_id(name, text, attrs, kinds)
     ad = attrs.get("id")
     if ad is not None and not ad.isalnum():
         attrs["id"] = _clean_id(ad, kinds)
@@ -316,7 +322,7 @@ def _mend(raw: str, kinds: set[str], tags: list[str]) -> str:
             character = unescape(f"&{mark['entity']}")
             if character not in _QUOTES and character not in _BLANKS:
                 return mark[0]
-            kinds.add("entities")
+            kinds.add("entities" if character in _QUOTES else "blank")
             return '"' if character in _QUOTES else " "
         kinds.add(_KINDS_OF_MARK[what])
         if what == "tag":
@@ -326,9 +332,12 @@ def _mend(raw: str, kinds: set[str], tags: list[str]) -> str:
     return _MARK.sub(mended, raw)
 
 
-def _with_positional_id(
-    name: str, attrs: dict[int | str, str], kinds: set[str]
-) -> dict[int | str, str]:
+def _with_lost_id(name: str, text: str, attrs: dict[int | str, str], kinds: set[str]) -> dict[int | str, str]:
+    """*attrs* with the id that WordPress took for a positional value, if there is one."""
+    apart = parse_attributes(_GLUED.sub(r"\1 ", text))
+    if "id" in apart:
+        kinds.add("positional-id")
+        return apart
     pattern = _POSITIONAL["number" if name == "the_ad" else "slug"]
     for key, value in attrs.items():
         if isinstance(key, int) and (found := pattern.match(value)):
@@ -344,5 +353,9 @@ def _clean_id(value: str, kinds: set[str]) -> str:
     decoded = unescape(joined) if "&" in joined else joined
     if decoded != joined:
         kinds.add("entities")
-    unquoted = decoded.strip(_QUOTES)
-    ...
+    for kind, characters in _AROUND_ID:
+        bare = decoded.strip(characters)
+        if bare != decoded:
+            kinds.add(kind)
+            decoded = bare
+    return decoded

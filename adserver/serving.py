@@ -91,7 +91,7 @@ class Delivery:
         self._origins = frozenset(origin.encode() for origin in allowed_origins)
         self._counters: dict[int | str, int] = {}
         self._edition = Edition(live.current, public_url)
-        self._days = Days("UTC")
+        self._days = Days(live.current.document.site.time_zone)
         self._latest = 0.0
         self._unfilled = {reason: metrics.UNFILLED.labels(reason.value) for reason in NoFill}
         self._articles: dict[tuple[bytes, bool], repair.Article] = {}

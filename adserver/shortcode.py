@@ -321,16 +321,21 @@ def _run_quoted(attribute: str, element: str, names: tuple[str, ...], answer: An
 # ---------------------------------------------------------------------------------------------------------------
 # The sanitiser of one HTML attribute, with the allow-list for posts: facts about WordPress 6.1 in our own words.
 
-_EVERYWHERE = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_EVERYWHERE = _words(
     """
     aria-controls aria-current aria-describedby aria-details aria-expanded aria-hidden aria-label aria-labelledby
     aria-live class dir hidden id lang role style title xml:lang
-    """.split()
+    """
 )
 _CELLS = "abbr align axis bgcolor char charoff colspan headers height nowrap rowspan scope valign width"
 _ROWS = "align char charoff valign"
 _ELEMENTS: dict[str, frozenset[str]] = {
-    element: frozenset(attributes.split())
+    element: _words(attributes)
     for elements, attributes in {
         "address abbr acronym b bdo big br cite code dd dfn dl dt em fieldset i kbd mark rb rp rt rtc ruby s samp "
         "small strike strong sub sup title tt u var": "",
@@ -365,16 +370,16 @@ _ELEMENTS: dict[str, frozenset[str]] = {
     for element in elements.split()
 }
 _DATA = re.compile(r"data(?:-[a-z0-9_]++)++")
-_URIS = frozenset(
+_URIS = _words(
     """
     action archive background cite classid codebase data formaction href icon longdesc manifest poster profile src
     usemap xmlns
-    """.split()
+    """
 )
-_PROTOCOLS = frozenset(
+_PROTOCOLS = _words(
     """
     http https ftp ftps mailto news irc irc6 ircs gopher nntp feed telnet mms rtsp sms svn tel fax xmpp webcal urn
-    """.split()
+    """
 )
 _STYLES = re.compile(
     r"(?:background|border|columns?|flex|font|grid|justify|letter|line|list-style|margin|min|max|padding|text)"

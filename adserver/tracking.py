@@ -22,12 +22,11 @@ from adserver.invalid import METHOD, judge
 from adserver.journal import Ledger
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog
+from adserver.seen import Seen
 from adserver.token import Keys, Token, check_age, verify
 
 BEACON_WAIT_S = 2.0
 CLICK_WAIT_S = 0.05
-REMEMBERED = 100_000
-"""Token events of this process whose repeats are answered without a new record."""
 MOST_BODY = 1024
 
 GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
@@ -53,14 +52,15 @@ ROUTES: Mapping[str, Route] = {
 class Tracking:
     """`/i/{token}`, `/v/{token}` and `/c/{token}`."""
 
-    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter) -> None:
+    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter, seen: Seen) -> None:
         self._live = live
         self._journal = journal
         self._keys = keys
         self._meter = meter
         self._responses = Responses(meter)
-        self._seen: dict[tuple[bytes, int, int], int] = {}
-        self._days = Days("UTC")
+        self._seen = seen
+        self._syncing: dict[tuple[bytes, int, Type], int] = {}
+        self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
         self._events = {type_: metrics.EVENTS.labels(name) for type_, name in names.items()}
         self._degraded = {type_: metrics.DEGRADED.labels(name) for type_, name in names.items()}
@@ -118,10 +118,10 @@ class Tracking:
     async def _count(self, token: Token, type_: Type, headers: Headers, method: str) -> tuple[str | None, bool]:
         """Why the event was not counted, if so, and whether the caller must send it again."""
         key = (token.issuer, token.serial, type_)
-        number = self._seen.get(key)
-        if number is not None:
+        number = self._syncing.get(key)
+        if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
-            return metrics.DUPLICATE, not await self._wait(number, type_)
+            return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
         reason = METHOD if method == "HEAD" else judge(headers)
         try:
             number = self._store(token, type_, reason)
@@ -130,10 +130,14 @@ class Tracking:
             if type_ is Type.CLICK:
                 self._meter.add(metrics.UNCOUNTED)
             return None, type_ is not Type.CLICK
-        self._remember(key, number)
-        safe = await self._wait(number, type_)
+        self._syncing[key] = number
+        try:
+            safe = await self._wait(number, type_)
+        finally:
+            del self._syncing[key]
         if not safe:
             return None, True
+        self._seen.add(*key)
         if reason:
             self._meter.add(self._invalid[type_, reason])
             return INVALID[reason], False
@@ -149,11 +153,6 @@ class Tracking:
             self._journal.name(ad.key, ad.name)
         hour = self._days.hour_of(token.day, token.issued)
         return self._journal.append(type_, reason, token.day, hour, token.issuer, token.serial, token.ad, time.time())
-
-    def _remember(self, key: tuple[bytes, int, int], number: int) -> None:
-        if len(self._seen) >= REMEMBERED:
-            self._seen.pop(next(iter(self._seen)))
-        self._seen[key] = number
 
     async def _wait(self, number: int, type_: Type) -> bool:
         """Wait until the record is on disk; False when a beacon must be sent again. A click goes on all the same."""
