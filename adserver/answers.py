@@ -21,6 +21,16 @@ HTML = (b"content-type", b"text/html; charset=utf-8")
 JSON = (b"content-type", b"application/json")
 PROBLEM = (b"content-type", b"application/problem+json")
 
+
+def length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", b"%d" % len(body)
+
+
+def keep_for(seconds: int) -> tuple[bytes, bytes]:
+    """Lets every cache on the way keep the answer."""
+    return b"cache-control", b"public, max-age=%d" % seconds
+
+
 TITLES = {
     400: "Bad request",
     403: "Forbidden",

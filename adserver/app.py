@@ -20,7 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adserver import http_limits, logs, metrics
+from adserver.answering import Answering
 from adserver.answers import Receive, Responses, Scope, Send, problem_response
+from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
 from adserver.errors import JournalUnavailable
 from adserver.health import Health
@@ -28,8 +30,8 @@ from adserver.journal import Journal, NoJournal, create_journal
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog, follow_loop, load_first
 from adserver.secret import read_keys
-from adserver.serving import Delivery
 from adserver.seen import Seen
+from adserver.serving import Delivery
 from adserver.settings import Settings, read_settings
 from adserver.ship import Shipper
 from adserver.site import Site
@@ -49,6 +51,7 @@ class Worker:
         self._meter = Meter()
         self._responses = Responses(self._meter)
         self._delivery: Delivery | None = None
+        self._articles: Articles | None = None
         self._tracking: Tracking | None = None
         self._pages = Starlette(lifespan=self._lifespan, exception_handlers={HTTPException: _http_problem})
         # Starlette answers HEAD wherever it answers GET
@@ -62,12 +65,17 @@ class Worker:
         journal = _open_journal(settings)
         shipper = Shipper(journal, settings.journals, settings.store_url) if isinstance(journal, Journal) else None
         await load_first(live, settings)
-        origins = settings.allowed_origins.split()
-        delivery = Delivery(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url, origins)
+        answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
+        delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
+        articles = Articles(answering, self._responses, self._meter)
         health = Health(settings, live, journal, shipper)
-        site = Site(settings, live, delivery)
+        site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site))
-        self._delivery, self._tracking = delivery, Tracking(live, journal, keys, self._meter, Seen(_seen_path()))
+        self._delivery, self._articles, self._tracking = (
+            delivery,
+            articles,
+            Tracking(live, journal, keys, self._meter, Seen(_seen_path())),
+        )
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(follow_parent, parent=os.getppid()),
@@ -95,13 +103,13 @@ class Worker:
         path: bytes = scope["raw_path"]
         try:
             if path.startswith(b"/ads/"):
-                await self._delivery.ad(scope, receive, send)
+                await self._delivery.ad(scope, send)
             elif path[:3] in _TRACKING and self._tracking:
                 await self._tracking(scope, receive, send)
-            elif path == b"/render":
-                await self._delivery.render(scope, receive, send)
+            elif path == b"/render" and self._articles:
+                await self._articles.render(scope, receive, send)
             elif path == b"/ads":
-                await self._delivery.ads(scope, receive, send)
+                await self._delivery.ads(scope, send)
             else:
                 await self._other(scope, receive, send, path)
         except Exception:

@@ -3,7 +3,6 @@
 import re
 from importlib.resources import files
 
-
 import msgspec
 from msgspec import Struct
 from starlette.requests import Request
@@ -11,11 +10,11 @@ from starlette.responses import FileResponse, Response
 
 from adserver import repair
 from adserver.answers import problem_response
+from adserver.articles import Articles
 from adserver.context import MOST_IDS
 from adserver.model import Format
 from adserver.openapi import describe
 from adserver.reload import LiveCatalog
-from adserver.serving import Delivery
 from adserver.settings import Settings
 
 _ASSET = re.compile(r"[0-9a-f]{32}\.(png|jpg|gif|webp|avif)", re.ASCII)
@@ -30,7 +29,7 @@ class Site(Struct):
 
     settings: Settings
     live: LiveCatalog
-    delivery: Delivery
+    articles: Articles
 
     async def asset(self, request: Request) -> Response:
         """A creative's file. Its name is a hash of its bytes, so it may be kept for ever."""
@@ -61,7 +60,7 @@ class Site(Struct):
         if not self.live.current.document.site.sample:
             return problem_response(404, "This is an ad server; its addresses are described in /openapi.json.")
         article = repair.read(_sample("page.html"), MOST_IDS)
-        body = self.delivery.fill(article, Format.HTML)[0]
+        body = self.articles.fill(article, Format.HTML).body
         policy = (
             f"default-src 'self'; img-src 'self' {self.settings.base_url}; "
             "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

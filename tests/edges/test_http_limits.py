@@ -566,9 +566,6 @@ def test_100_continue_is_not_said_behind_a_refusal(peer: Peer) -> None:
     """
     An app that reads only after its request was refused learns that the peer is gone, and nothing more is sent.
     """
-    answer = peer.says(post(CHUNKED, b"Expect: 100-continue", target=b"/slow-to-read"), b"x")
-    assert status(answer) == 400
-    assert answers(answer) == 1
     with peer.connect() as client:
         client.sendall(post(CHUNKED, b"Expect: 100-continue", target=b"/slow-to-read", body=b"x"))
         head = client.recv(65536)  # stays connected while the app wakes up

@@ -1,0 +1,157 @@
+"""From a decided page to the bytes that leave: tokens minted, events journalled, counts metered, snippets filled.
+
+All delivery routes answer through here. Rules: one look at the live catalog a request; an event is in the journal
+before its answer leaves; a request that cannot be journalled is answered all the same, and said to be uncounted.
+"""
+
+import time
+from math import inf
+
+from adserver import metrics
+from adserver.catalog import Ad, Catalog
+from adserver.days import Days
+from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide
+from adserver.errors import JournalUnavailable
+from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
+from adserver.journal import Ledger
+from adserver.metrics import Meter
+from adserver.model import Format, NoFill, SlotId
+from adserver.reload import LiveCatalog
+from adserver.render import Snippet, compile_snippet, render_empty
+from adserver.token import Mint
+
+LONGEST_MAX_AGE_S = 3600
+"""A cache asks again this often even where nothing is planned: somebody may publish."""
+CLOCK_SLACK_S = 120
+"""How far the clock may step back without a day that has ended beginning again."""
+
+_REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
+_CLICK = 1 << TOKEN_BIT[Type.CLICK]
+_SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
+
+
+class PageDraws(dict[int | str, int]):
+    """The draw numbers of one page, taken from the slots' counters when the decision asks for them."""
+
+    __slots__ = ("_counters",)
+
+    def __init__(self, counters: dict[int | str, int]) -> None:
+        super().__init__()
+        self._counters = counters
+
+    def __missing__(self, name: int | str) -> int:
+        n = self[name] = self._counters[name] = self._counters.get(name, -1) + 1
+        return n
+
+
+class Edition:
+    """A catalog with what serving remembers of it: slots by the bytes of their ids, snippets made so far."""
+
+    def __init__(self, catalog: Catalog, public_url: str) -> None:
+        self.catalog = catalog
+        self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
+        self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
+        self.served = {slot: metrics.SERVED.labels(str(slot)) for slot in catalog.slots}
+        self._public_url = public_url
+        self._snippets: dict[tuple[bytes, Format, bool], Snippet] = {}
+
+    def snippet(self, ad: Ad, form: Format, eager: bool) -> Snippet:  # noqa: FBT001
+        found = self._snippets.get((ad.key, form, eager))
+        if found is None:
+            found = compile_snippet(self.catalog, ad, form, self._public_url, eager=eager)
+            self._snippets[ad.key, form, eager] = found
+        return found
+
+    def max_age(self, slot: SlotId, now: float) -> int:
+        """Whole seconds until something else may show in *slot*, at most an hour."""
+        change = self.catalog.next_change(slot, now)
+        return LONGEST_MAX_AGE_S if change == inf else max(0, min(LONGEST_MAX_AGE_S, int(change - now)))
+
+
+class Answering:
+    """One worker's answers; for the event loop's thread alone."""
+
+    def __init__(self, live: LiveCatalog, journal: Ledger, mint: Mint, meter: Meter, public_url: str) -> None:
+        self._live = live
+        self._journal = journal
+        self._mint = mint
+        self._meter = meter
+        self._public_url = public_url
+        self._counters: dict[int | str, int] = {}
+        self._unfilled = {reason: metrics.UNFILLED.labels(reason.value) for reason in NoFill}
+        self._latest = 0.0
+        self._renew()
+
+    def _renew(self) -> None:
+        self._edition = Edition(self._live.current, self._public_url)
+        self._days = Days(self._live.current.document.site.time_zone)
+
+    def edition(self) -> Edition:
+        """The live catalog's edition, made anew when another catalog was swapped in."""
+        if self._edition.catalog is not self._live.current:
+            self._renew()
+        return self._edition
+
+    def now(self) -> float:
+        """The wall clock in Unix seconds, held where it steps back a little."""
+        now = time.time()
+        if self._latest - CLOCK_SLACK_S < now < self._latest:
+            return self._latest
+        self._latest = now
+        return now
+
+    def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
+        """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
+        answers: list[tuple[Decision, bytes]] = []
+        eager = True
+        for decision in decide(edition.catalog, now, page, PageDraws(self._counters)):
+            if isinstance(decision, Filled):
+                answers.append((decision, self._serve(edition, decision.ad, page.format, eager, now)))
+                eager = False
+            else:
+                answers.append((decision, self._leave_empty(edition, decision, page.format, now)))
+        return answers
+
+    def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
+        """What `answer` would decide next; counts nothing."""
+        draws: Draws = PageDraws(dict(self._counters))
+        return decide(edition.catalog, now, page, draws)
+
+    def note_unknown(self) -> None:
+        """A number anybody can invent was asked for: counted under its reason alone."""
+        self._meter.add(self._unfilled[NoFill.UNKNOWN_SLOT])
+
+    def _serve(self, edition: Edition, ad: Ad, form: Format, eager: bool, now: float) -> bytes:  # noqa: FBT001
+        journal, mint, slot = self._journal, self._mint, ad.slot.id
+        day, hour = self._days.locate(now)
+        serial = mint.next_serial
+        token = mint.token(ad.key, day, now, _allowed(ad, form))
+        try:
+            if ad.key not in journal.names:
+                journal.name(ad.key, ad.name)
+            journal.append(Type.SERVED, 0, day, hour, journal.issuer, serial, ad.key, now)
+        except JournalUnavailable as error:
+            self._note_uncounted(error)
+        self._meter.add(edition.requests[slot])
+        self._meter.add(edition.served[slot])
+        return token.join(edition.snippet(ad, form, eager))
+
+    def _leave_empty(self, edition: Edition, decision: Unfilled, form: Format, now: float) -> bytes:
+        self._meter.add(self._unfilled[decision.reason])
+        self._meter.add(edition.requests[decision.slot])
+        day, hour = self._days.locate(now)
+        subject, reason = slot_subject(decision.slot), _REASON_NUMBER[decision.reason]
+        try:
+            self._journal.append(Type.UNFILLED, reason, day, hour, NO_ISSUER, 0, subject, now)
+        except JournalUnavailable as error:
+            self._note_uncounted(error)
+        return render_empty(edition.catalog.slots[decision.slot], form)
+
+    def _note_uncounted(self, error: JournalUnavailable) -> None:
+        self._journal.failure = self._journal.failure or str(error)
+        self._meter.add(metrics.UNCOUNTED)
+
+
+def _allowed(ad: Ad, form: Format) -> int:
+    """Which events the token may stand for. A mail's image loads are no impressions; a click needs a destination."""
+    return (_CLICK if ad.creative.click_url else 0) | (0 if form is Format.EMAIL else _SEEN)
