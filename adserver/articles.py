@@ -24,6 +24,23 @@ _MOST_UNKNOWN = 20
 Ask = SlotId | Group
 
 
+class Article(Struct, frozen=True):
+    """An article taken apart: its text around and between its shortcodes, ready to be joined with answers."""
+
+    texts: tuple[bytes, ...]
+    codes: tuple[Shortcode, ...]
+    repairs: dict[str, int]
+
+
+def prepare(article: repair.Article) -> Article:
+    texts, codes = article.pieces[::2], article.pieces[1::2]
+    return Article(
+        tuple(text.encode() for text in texts if isinstance(text, str)),
+        tuple(code for code in codes if isinstance(code, Shortcode)),
+        article.repairs,
+    )
+
+
 class Filling(Struct, frozen=True):
     """A filled article. *unknown* are ids nothing goes by here; *max_age* is for caches, in seconds."""
 
@@ -40,7 +57,7 @@ class Articles:
         self._answering = answering
         self._responses = responses
         self._meter = meter
-        self._read: dict[tuple[bytes, bool], repair.Article] = {}
+        self._read: dict[tuple[bytes, bool], Article] = {}
         self._repairs = {kind: metrics.REPAIRS.labels(kind) for kind in repair.KINDS}
 
     async def render(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,14 +87,14 @@ class Articles:
                 self._meter.add(self._repairs[kind], n)
         await self._responses.send(send, "render", 200, headers, filling.body)
 
-    def _parse(self, body: bytes, mend: bool) -> repair.Article:  # noqa: FBT001
-        """The article's pieces; those of lately seen articles are remembered. Raises BadQuery."""
+    def _parse(self, body: bytes, mend: bool) -> Article:  # noqa: FBT001
+        """The article taken apart; those lately seen are remembered. Raises BadQuery."""
         found = self._read.get((body, mend))
         if found is not None:
             return found
         try:
             text = body.decode()
-            article = repair.read(text, MOST_IDS) if mend else repair.read_strict(text, MOST_IDS)
+            article = prepare(repair.read(text, MOST_IDS) if mend else repair.read_strict(text, MOST_IDS))
         except UnicodeDecodeError as error:
             raise BadQuery(f"The article is not UTF-8: byte {error.start} cannot be read.") from None
         except repair.TooManyShortcodes:
@@ -88,11 +105,10 @@ class Articles:
             self._read[body, mend] = article
         return article
 
-    def fill(self, article: repair.Article, form: Format) -> Filling:
+    def fill(self, article: Article, form: Format) -> Filling:
         """Answer every shortcode of *article*; one that asks for nothing known becomes nothing."""
         edition = self._answering.edition()
-        codes = [piece for piece in article.pieces if not isinstance(piece, str)]
-        asks = [_ask(edition, code) for code in codes]
+        asks = [_ask(edition, code) for code in article.codes]
         known = tuple(ask for ask in asks if ask is not None)
         now = self._answering.now()
         if form is Format.PLACEHOLDER:
@@ -103,20 +119,19 @@ class Articles:
             decided = self._answering.answer(edition, Page(known, form), now)
             answers = [html for _, html in decided]
             filled, age = sum(isinstance(decision, Filled) for decision, _ in decided), 0
-        unknown = [code for code, ask in zip(codes, asks, strict=True) if ask is None]
+        unknown = [code for code, ask in zip(article.codes, asks, strict=True) if ask is None]
         for _ in unknown:
             self._answering.note_unknown()
         body = b"".join(_weave(article, asks, iter(answers)))
         return Filling(body, filled, _presentable(unknown), age)
 
 
-def _weave(article: repair.Article, asks: list[Ask | None], answers: Iterator[bytes]) -> Iterator[bytes]:
-    asked = iter(asks)
-    for piece in article.pieces:
-        if isinstance(piece, str):
-            yield piece.encode()
-        elif next(asked) is not None:
+def _weave(article: Article, asks: list[Ask | None], answers: Iterator[bytes]) -> Iterator[bytes]:
+    yield article.texts[0]
+    for text, ask in zip(article.texts[1:], asks, strict=True):
+        if ask is not None:
             yield next(answers)
+        yield text
 
 
 def _slots(asks: tuple[Ask, ...]) -> Iterator[SlotId]:

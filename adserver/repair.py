@@ -9,7 +9,6 @@ Rules that hold here:
 """
 
 import re
-from collections.abc import Iterable
 from html import unescape
 
 from msgspec import Struct
@@ -63,7 +62,7 @@ def read_strict(text: str, max_shortcodes: int) -> Article:
 
     for part in split(text, nothing, max_shortcodes):
         if isinstance(part, str):
-            draft.literals.append(part)
+            draft.literal(part)
         else:
             draft.add(part)
     return draft.article()
@@ -76,7 +75,10 @@ def read(text: str, max_shortcodes: int) -> Article:
     draft = _Draft(max_shortcodes)
     context = _Context(text)
     done = at = 0
-    while found := _SHORTCODE.search(text, at):
+    # Behind the last `]` only an unclosed shortcode can follow, and that names its id.
+    last = text.rfind("]") + 1
+    end = len(text) if text.find("id", last) >= 0 else last
+    while found := _SHORTCODE.search(text, at, end):
         closes = found["suffix"] is None
         start, stop = found.start() - 1 - closes, found.end()
         at = context.after_markup(start)
@@ -84,20 +86,17 @@ def read(text: str, max_shortcodes: int) -> Article:
             continue
         raw = context.is_raw_in_wordpress(start)
         if start > done and text[start - 1] == "[" and text.startswith("]", stop):
-            draft.literals += text[done : start - 1], text[start:stop]
+            draft.literal(text[done : start - 1] + text[start:stop])
             stop += 1
         else:
             cut = _before_backslashes(text, done, start)
-            draft.literals.append(text[done:cut])
-            kinds = {"backslash"} if cut < start else set()
-            if not closes:
-                if raw:
-                    kinds.add("stray-angle-bracket")
-                stop = _add_opening(draft, found, kinds)
-            elif not draft.follows_shortcode():
-                draft.note({*kinds, "stray-closing-tag"})
+            draft.literal(text[done:cut])
+            if closes:
+                draft.drop_closing_tags(text.count("[/the", start, stop))
+            else:
+                stop = _add_opening(draft, found, escaped=cut < start, raw=raw)
         done = at = context.outside = stop
-    draft.literals.append(text[done:])
+    draft.literal(text[done:])
     return draft.article()
 
 
@@ -110,6 +109,10 @@ class _Draft:
         self.literals: list[str] = []  # since the last shortcode
         self.pieces: list[Part] = []
         self.repairs: dict[str, int] = {}
+
+    def literal(self, text: str) -> None:
+        if text:
+            self.literals.append(text)
 
     def count(self) -> None:
         self.found += 1
@@ -124,12 +127,14 @@ class _Draft:
         self.pieces += "".join(self.literals), code
         self.literals.clear()
 
-    def note(self, kinds: Iterable[str]) -> None:
-        for kind in kinds:
-            self.repairs[kind] = self.repairs.get(kind, 0) + 1
+    def note(self, kind: str, times: int = 1) -> None:
+        self.repairs[kind] = self.repairs.get(kind, 0) + times
 
-    def follows_shortcode(self) -> bool:
-        return bool(self.pieces) and not any(self.literals)
+    def drop_closing_tags(self, number: int) -> None:
+        """Note *number* closing tags as stray, save one that directly follows its shortcode."""
+        stray = number - (bool(self.pieces) and not self.literals)
+        if stray:
+            self.note("stray-closing-tag", stray)
 
     def article(self) -> Article:
         return Article((*self.pieces, "".join(self.literals)), self.repairs)
@@ -154,14 +159,14 @@ _SHORTCODE = re.compile(
           | (?P<open>{_OPEN_ENDED})
           | (?P<nested>(?:[^\[\]]*+\[(?!/?the\\?_ad)){{1,4}}+[^\[\]]*+) \]
         )
-      | (?<=\[/the) {_NAME} \s*+ \\?\]
+      | (?<=\[/the) {_NAME} \s*+ \\?\] (?:\[/the {_NAME} \s*+ \\?\])*+
     )
     """,
     re.VERBOSE | re.ASCII,
 )
 _WELL_FORMED_START = re.compile(_OPEN_ENDED, re.VERBOSE | re.ASCII)
 
-_SECTION = r"<!--(?:-?>|.*?-->)|<!\[CDATA\[.*?\]\]>"
+_SECTION = r"<!--(?:[^>]*+(?<=--)>|.*?-->)|<!\[CDATA\[.*?\]\]>"
 # A tag reaches no further than the next thing that could begin one, so no two attempts read the same text. It may
 # hold a `>` in quotes, which WordPress would end it at.
 _BEGINS_TAG = "<[a-zA-Z/!?]"
@@ -175,8 +180,10 @@ _TAG = rf"""
 _FLAGS = re.VERBOSE | re.DOTALL | re.ASCII
 _ONE_TAG = re.compile(_TAG, _FLAGS)
 _LAST_TAG_START = re.compile(rf".*{_BEGINS_TAG}", _FLAGS)
-_TO_OPEN_SECTION = re.compile(rf"(?: [^<]++ | {_SECTION} | {_TAG} | <(?!!--|!\[CDATA\[) )*+", _FLAGS)
-_MARKUP = re.compile(rf"(?: [^<\[]*+ (?:{_SECTION}|{_TAG}) )*+", _FLAGS)
+_TO_OPEN_SECTION = re.compile(rf"(?: [^<]++ | {_SECTION} | {_TAG} | <(?!!--|!\[CDATA\[)[^<]*+ )*+", _FLAGS)
+_TO_SHORTCODE = re.compile(
+    rf"(?: [^<\[]++ | \[(?!/?the) | {_SECTION} | {_TAG} | <(?!!--|!\[CDATA\[)[^<\[]*+ )*+", _FLAGS
+)
 
 
 class _Context:
@@ -193,11 +200,9 @@ class _Context:
     def after_markup(self, at: int) -> int:
         """Where to go on when *at* is inside a comment, a CDATA section or a tag; 0 when it is plain text."""
         end = self._markup_end(at) if self._has_tags else 0
-        if end:
-            self.outside = end
-            skipped = _MARKUP.match(self.text, end)
-            return skipped.end() if skipped else end
-        return 0
+        if end and (plain := _TO_SHORTCODE.match(self.text, end)):
+            self.outside = end = plain.end()
+        return end
 
     def _markup_end(self, at: int) -> int:
         text, start = self.text, self.outside
@@ -234,26 +239,29 @@ def _before_backslashes(text: str, done: int, start: int) -> int:
     return start
 
 
-def _add_opening(draft: _Draft, found: re.Match[str], kinds: set[str]) -> int:
+def _add_opening(draft: _Draft, found: re.Match[str], *, escaped: bool, raw: bool) -> int:
     """Add the shortcode *found* to *draft* and return where the text goes on."""
     name = "the" + found["suffix"].replace("\\", "")
-    if "\\" in found["suffix"]:
+    kinds = set()
+    if escaped or "\\" in found["suffix"]:
         kinds.add("backslash")
+    if raw:
+        kinds.add("stray-angle-bracket")
     stop = found.end()
-    raw = found["closed"] or found["open"] or found["nested"] or ""
-    attrs, markup = _attributes(name, raw, kinds)
+    inside = found["closed"] or found["open"] or found["nested"] or ""
+    attrs, markup = _attributes(name, inside, kinds)
     if found["open"]:
         kinds.add("unclosed")
-    elif len(raw) > _LONGEST or sum(isinstance(key, int) for key in attrs) > _MOST_WORDS:
-        start = _WELL_FORMED_START.match(raw)
-        if start and raw[start.end() :].strip(" \t\r\n/"):
+    elif len(inside) > _LONGEST or len(attrs) > _MOST_WORDS < sum(isinstance(key, int) for key in attrs):
+        start = _WELL_FORMED_START.match(inside)
+        if start and inside[start.end() :].strip(" \t\r\n/"):
             attrs, markup = _attributes(name, start[0], set())
             kinds.add("unclosed")
             stop = found.end("suffix") + start.end()
     draft.add(Shortcode(name, attrs, ""))
-    draft.note(kinds)
-    if markup:
-        draft.literals.append(markup)
+    for kind in kinds:
+        draft.note(kind)
+    draft.literal(markup)
     return stop
 
 
@@ -287,6 +295,7 @@ _KINDS_OF_MARK = {
     "tag": "markup",
     "backslash": "backslash",
 }
+_USUAL = re.compile(r'\s++id="([\w-]{1,64})"\s*+/?', re.ASCII)
 _GLUED = re.compile(r"""(=\s*+(?:"[^"]*+"|'[^']*+'))[,;]*+(?=[^\s/])""")
 _POSITIONAL = {
     "number": re.compile(r"""["'=:>#,;＝]*+(?:id["'=:>#,;＝]++)?+([0-9]{1,10})(?!\w)""", re.IGNORECASE),
@@ -298,6 +307,8 @@ _LINE_BREAK = re.compile(r"[ \t]*+[\r\n]\s*+|<br\s*+/?>", re.ASCII | re.IGNORECA
 
 def _attributes(name: str, raw: str, kinds: set[str]) -> tuple[dict[int | str, str], str]:
     """The attributes of *raw*, mended, and the tags that stood between them; what it took is added to *kinds*."""
+    if usual := _USUAL.fullmatch(raw):
+        return {"id": usual[1]}, ""
     text = raw[:_LONGEST].removesuffix("/")
     tags: list[str] = []
     if _ODD.search(text):

@@ -70,7 +70,7 @@ def split(text: str, in_attribute: Answer, limit: int) -> Iterator[Part]:
             if len(bare) > limit:
                 break
     masked = "".join(literals)
-    # By start alone: of two edits at one place the empty one, inside a tag, comes first.
+    # Of two edits at one place the empty one, in a tag that ends there, comes first.
     edits = sorted([*bare, *_edits(masked, names)], key=lambda edit: edit[:2]) if bare else _edits(masked, names)
     done = 0
     for start, stop, code in edits:
@@ -219,12 +219,14 @@ def _unmask(text: str) -> str:
 
 _TOKEN = re.compile(
     r"""
-    (?: < (?!!--|!\[CDATA\[) [^>\[\]]*+ > [^<]*+ )++            # tags without brackets: one match for a run of them
+    # Tags and comments without brackets: one match for a run of them.
+    (?: < (?: !--[^>\[\]]*+(?<=--) | (?!!--|!\[CDATA\[)[^>\[\]]*+ ) > [^<]*+ )++
+    # Tags in which nothing can run: likewise. A tag of more brackets is quicker read by str methods than by a loop.
     | (?P<inert> (?: <
         (?: !-- (?: -?> | .*?--> | .*+ )
         |   !\[CDATA\[ (?: .*?\]\]> | .*+ )
-        |   (?![ \t\n\v\f\r]*+[a-zA-Z0-9\[]) [^>]*+ (?:>|\Z)   # tags in which nothing can run: likewise
-        |   (?:[^>\[]++|\[(?!the_ad))*+ (?:>|\Z)
+        |   (?![ \t\n\v\f\r]*+[a-zA-Z0-9\[]) [^>]*+ (?:>|\Z)
+        |   (?:[^>\[]*+\[(?!the_ad)){0,50}+ [^>\[]*+ (?:>|\Z)
         ) [^<\[\]]*+ )++ )
     | (?P<tag> < [^>]*+ >? )
     """,
@@ -250,7 +252,7 @@ def _mask_tags(text: str, names: tuple[str, ...], in_attribute: Answer) -> Itera
             if token.lastgroup is None:
                 continue
             yield text[done : token.start()]
-            if token["inert"] or "]" not in token[0]:
+            if token["inert"] or "]" not in token[0] or "[the_ad" not in token[0]:
                 yield _mask(token[0])
             else:
                 yield from _run_in_tag(token[0], names, in_attribute)
