@@ -16,7 +16,6 @@ from msgspec import Struct
 from adserver.documents import Document, Known
 from adserver.errors import Problem
 from adserver.model import (
-    Counts,
     Creative,
     Group,
     Kind,

@@ -112,11 +112,14 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
         for spot in spots:
             if spot.ad is None and spot.live is not None and spot.live.tiers[rank]:
                 _try_tier(spot, priority, spot.live.tiers[rank], used, shows, trace)
-    for spot in spots:
+    tried = list(spots)
+    for at, spot in enumerate(spots):
         if spot.ad is None and spot.others:
-            _try_other_slots(catalog, now, spot, draws, used, shows, trace)
+            others = _try_other_slots(catalog, now, spot, draws, used, shows, trace)
+            tried += others
+            spots[at] = next((other for other in others if other.ad is not None), spot)
     if trace is not None:
-        _trace_unlive_and_outranked(catalog, now, spots, trace)
+        _trace_unlive_and_outranked(catalog, now, tried, trace)
     return [_close(catalog, spot) for spot in spots]
 
 
@@ -143,16 +146,18 @@ def _try_other_slots(
     used: set[str],
     shows: frozenset[Kind] | None,
     trace: list[Lost] | None,
-) -> None:
-    """A group whose first choice stays empty is answered by the next of its slots that does not."""
+) -> list[_Spot]:
+    """A group whose first choice stays empty is answered by the next of its slots that does not: the last one tried."""
+    tried: list[_Spot] = []
     for slot in spot.others:
         other = _Spot(slot, live := catalog.bookings[slot].at(now), draws[slot])
+        tried.append(other)
         for rank, priority in enumerate(Priority):
             if other.ad is None and live.tiers[rank]:
                 _try_tier(other, priority, live.tiers[rank], used, shows, trace)
         if other.ad is not None:
-            spot.slot, spot.ad = slot, other.ad
-            return
+            break
+    return tried
 
 
 def _try_tier(
@@ -174,7 +179,7 @@ def _try_tier(
         spot.ad = _choose_ad(spot, booking, rest, used, shows, trace)
         if spot.ad is None:
             spot.u = rest  # the share's owner cannot show here; the next tier inherits the draw
-        elif trace is not None:
+        if trace is not None:
             _trace_tier(spot, tier, booking, Step.SHARE, "this draw belongs to another sponsor's share", trace)
     else:
         _choose_by_weight(spot, tier, used, shows, trace)
@@ -260,7 +265,12 @@ def _close(catalog: Catalog, spot: _Spot) -> Decision:
 def _trace_tier(
     spot: _Spot, tier: tuple[Booking, ...], winner: Booking | None, step: Step, reason: str, trace: list[Lost]
 ) -> None:
-    trace.extend(Lost(spot.slot, one.line_item, step, reason) for one in tier if one is not winner)
+    lost = (one.line_item for one in tier if one is not winner)
+    trace.extend(Lost(spot.slot, one, step, reason) for one in lost if not _never_chosen(one))
+
+
+def _never_chosen(line_item: LineItem) -> bool:
+    return not line_item.weight and line_item.priority is not Priority.SPONSORSHIP
 
 
 def _trace_unlive_and_outranked(catalog: Catalog, now: float, spots: list[_Spot], trace: list[Lost]) -> None:
@@ -276,8 +286,8 @@ def _trace_unlive_and_outranked(catalog: Catalog, now: float, spots: list[_Spot]
                 ended = line_item.ends is not None and line_item.ends <= now
                 why = "its flight has ended" if ended else "its flight has not started"
                 trace.append(Lost(spot.slot, line_item, Step.LIVE_WINDOW, why))
-            elif spot.ad is not None:
+            elif _never_chosen(line_item) or spot.ad is None:
+                trace.append(Lost(spot.slot, line_item, Step.WEIGHT, "its weight is 0"))
+            else:
                 why = f"a {spot.ad.line_item.priority.value} booking comes first"
                 trace.append(Lost(spot.slot, line_item, Step.PRIORITY, why))
-            else:
-                trace.append(Lost(spot.slot, line_item, Step.WEIGHT, "its weight is 0"))

@@ -1,6 +1,7 @@
 """What is counted, and the record of it: 28 bytes that say all a report asks for.
 
-    type u8 | reason u8 | day u16 | hour u8 | issuer 5 bytes | serial u32 | subject 8 bytes | instant u32 | low sequence u16
+    type u8 | reason u8 | day u16 | hour u8 | issuer 5 bytes | serial u32 | subject 8 bytes | instant u32
+    | low sequence u16
 
 *subject* is the ad's key (7 bytes, then zero), or for an unfilled request the slot id. *reason* is an index into
 NO_FILLS for an unfilled request and into INVALID for the rest, where 0 is a valid event. Both lists only grow at
@@ -70,6 +71,11 @@ def unpack(record: bytes) -> tuple[Event, int]:
     """The event and the low 16 bits of its sequence number. Raises ValueError for a type this version does not know."""
     type_, reason, day, hour, issuer, serial, subject, at, low = _RECORD.unpack(record)
     return Event(Type(type_), reason, day, hour, issuer, serial, subject, at), low
+
+
+def day_of(record: bytes) -> int:
+    """The day of a packed record, without unpacking the rest."""
+    return record[2] | record[3] << 8
 
 
 def slot_subject(slot: int) -> bytes:

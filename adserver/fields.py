@@ -21,9 +21,21 @@ _MAX_SLOT_ID = 2**32 - 1
 _MAX_URL = 2000
 _MAX_WEIGHT = 1e6
 
-# Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control, and the blanks of no width).
+# Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control), and what is not seen at all:
+# blanks of no width, invisible operators, fillers of scripts not there, and tag characters.
 _BIDI = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
-_UNSEEN = {**_BIDI, **dict.fromkeys([0x00AD, 0x180E, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])}
+_NO_WIDTH = [0x00AD, 0x034F, 0x180E, *range(0x200B, 0x200E), *range(0x2060, 0x2065), *range(0x206A, 0x2070), 0xFEFF]
+_FILLERS = [0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0, *range(0xE0000, 0xE0080)]
+_UNSEEN = {**_BIDI, **dict.fromkeys(_NO_WIDTH), **dict.fromkeys(_FILLERS)}
+_BREAKS = ("Cc", "Zl", "Zp")
+
+
+def shown(value: object) -> str:
+    """*value* as a sentence quotes it: cut, and never an error itself."""
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python spells no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def parse_slot_id(text: str) -> SlotId:
@@ -35,14 +47,14 @@ def parse_slot_id(text: str) -> SlotId:
 
 def parse_slot_number(value: object) -> SlotId:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_SLOT_ID:
-        raise ValueError(f"is {value!r}; expected a whole number above 0, such as 889990")
+        raise ValueError(f"is {shown(value)}; expected a whole number above 0, such as 889990")
     return SlotId(value)
 
 
 def parse_word(value: object) -> str:
     if not isinstance(value, str) or not _WORD.fullmatch(value):
         raise ValueError(
-            f"is {value!r:.80}; expected a lowercase word of letters, digits, '-' and '_' (at most 64), "
+            f"is {shown(value)}; expected a lowercase word of letters, digits, '-' and '_' (at most 64), "
             "such as 'spring-sale'"
         )
     return value
@@ -62,7 +74,7 @@ def parse_name(value: object) -> str:
 
 def parse_prose(value: object) -> str:
     """Words for a reader, at most 2,000 characters: NFC, trimmed, without marks that turn the reading direction."""
-    return _parse_text(value, 2000).translate(_BIDI)
+    return _parse_text(value, 2000).translate(_BIDI).strip()
 
 
 def parse_markup(value: object) -> str:
@@ -75,12 +87,12 @@ def parse_markup(value: object) -> str:
 
 def _parse_text(value: object, longest: int) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"is {value!r:.80}; expected text in quotes")
+        raise ValueError(f"is {shown(value)}; expected text in quotes")
     _refuse_surrogates(value)
     text = unicodedata.normalize("NFC", value).strip()
     if len(text) > longest:
         raise ValueError(f"has {len(text):,} characters; at most {longest:,} are allowed")
-    if any(unicodedata.category(char) == "Cc" for char in text):
+    if any(unicodedata.category(char) in _BREAKS for char in text):
         raise ValueError(f"{text!r:.80} holds a control character or line break; take it out")
     return text
 
@@ -104,32 +116,32 @@ def _mixes_scripts(text: str) -> bool:
 def parse_size(value: object) -> Size:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if not match:
-        raise ValueError(f"is {value!r:.80}; expected width x height in pixels, such as '300x250'")
+        raise ValueError(f"is {shown(value)}; expected width x height in pixels, such as '300x250'")
     return int(match[1]), int(match[2])
 
 
 def parse_weight(value: object) -> float:
     """Zero is allowed: such a choice is never made."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_WEIGHT:
-        raise ValueError(f"is {value!r:.80}; expected a number from 0 to {_MAX_WEIGHT:,.0f}")
+        raise ValueError(f"is {shown(value)}; expected a number from 0 to {_MAX_WEIGHT:,.0f}")
     return float(value)
 
 
 def parse_share(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
-        raise ValueError(f"is {value!r:.80}; expected a percentage above 0 and at most 100")
+        raise ValueError(f"is {shown(value)}; expected a percentage above 0 and at most 100")
     return float(value)
 
 
 def parse_flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"is {value!r:.80}; expected true or false")
+        raise ValueError(f"is {shown(value)}; expected true or false")
     return value
 
 
 def parse_seconds(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 30 <= value <= 86400:
-        raise ValueError(f"is {value!r:.80}; expected whole seconds from 30 to 86400")
+        raise ValueError(f"is {shown(value)}; expected whole seconds from 30 to 86400")
     return value
 
 
@@ -137,10 +149,12 @@ def parse_instant(value: object) -> float:
     """Unix seconds of a TOML date-time. One without an offset is refused: it would mean another hour elsewhere."""
     if not isinstance(value, datetime):
         raise ValueError(
-            f"is {value!r:.80}; expected a date and time with an offset, such as 2026-03-01T00:00:00+01:00"
+            f"is {shown(value)}; expected a date and time with an offset, such as 2026-03-01T00:00:00+01:00"
         )
     if value.tzinfo is None:
         raise ValueError(f"is {value.isoformat()}, which has no offset; write for example {value.isoformat()}+01:00")
+    if not 1970 <= value.year <= 9998:  # with room for any offset at both ends of what a calendar can say
+        raise ValueError(f"is {value.isoformat()}; expected a year from 1970 to 9998")
     return value.timestamp()
 
 
@@ -150,7 +164,7 @@ def parse_zone(value: object) -> str:
             raise ValueError
         ZoneInfo(value)
     except (ValueError, ZoneInfoNotFoundError, OSError):
-        raise ValueError(f"is {value!r:.80}; expected the name of a time zone, such as 'Europe/Amsterdam'") from None
+        raise ValueError(f"is {shown(value)}; expected the name of a time zone, such as 'Europe/Amsterdam'") from None
     return value
 
 
@@ -168,36 +182,36 @@ def parse_url(value: object) -> str:
     control characters first and would let "java\\tscript:" through.
     """
     if not isinstance(value, str):
-        raise ValueError(f"is {value!r:.80}; expected a URL in quotes")
+        raise ValueError(f"is {shown(value)}; expected a URL in quotes")
     if len(value) > _MAX_URL:
         raise ValueError(f"has {len(value):,} characters; at most {_MAX_URL:,} are allowed")
-    shown = f"{value!r:.80}"
+    quoted = shown(value)
     if not all(33 <= ord(char) <= 126 for char in value):
         raise ValueError(
-            f"{shown} holds a blank, a control character or a letter outside ASCII; "
+            f"{quoted} holds a blank, a control character or a letter outside ASCII; "
             "write them percent-encoded, and a host name in its xn-- form"
         )
     if not value.startswith(("https://", "http://")):
-        raise ValueError(f"{shown} is not a web address; expected it to start with https://")
+        raise ValueError(f"{quoted} is not a web address; expected it to start with https://")
     if re.search(r'[\\"<>`{}|^]', value):
-        raise ValueError(f"{shown} holds a character that may not stand in a URL; write it percent-encoded")
-    _check_authority(value, shown)
+        raise ValueError(f"{quoted} holds a character that may not stand in a URL; write it percent-encoded")
+    _check_authority(value, quoted)
     return value
 
 
-def _check_authority(value: str, shown: str) -> None:
+def _check_authority(value: str, quoted: str) -> None:
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"{shown} cannot be read as a URL ({error})") from None
+        raise ValueError(f"{quoted} cannot be read as a URL ({error})") from None
     host = parts.hostname or ""
     if "@" in parts.netloc:
-        raise ValueError(f"{shown} names a user before the host; take the part before '@' out")
+        raise ValueError(f"{quoted} names a user before the host; take the part before '@' out")
     if not _HOST.fullmatch(host):
-        raise ValueError(f"{shown} has no proper host name")
+        raise ValueError(f"{quoted} has no proper host name")
     if port == 0:
-        raise ValueError(f"{shown} names port 0; expected 1 to 65535")
+        raise ValueError(f"{quoted} names port 0; expected 1 to 65535")
     again = urlunsplit(parts)
     if value.rstrip("?#") != again.rstrip("?#"):
-        raise ValueError(f"{shown} reads back as {again!r:.80}; write it in that form")
+        raise ValueError(f"{quoted} reads back as {again!r:.80}; write it in that form")

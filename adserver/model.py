@@ -68,7 +68,7 @@ class Format(Enum):
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """The newsroom: its name, its clock, where a reader goes when a link has lost its way, and whether it lets third-party tags run."""
+    """The newsroom: its name and clock, where a lost link leads a reader, and whether third-party tags may run."""
 
     name: str = "News"
     time_zone: str = "UTC"

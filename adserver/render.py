@@ -17,13 +17,13 @@ from adserver.model import Creative, Format, Group, Kind, Political, Size, Slot,
 Snippet = tuple[bytes, ...]
 """A snippet's UTF-8 bytes, cut at every place where its token goes."""
 
-_TOKEN = "adserver-token-goes-here"  # no character in it is changed by escaping or by nh3
+_TOKEN = "adserver-token-goes-here"  # noqa: S105 - a mark; no character in it is changed by escaping or by nh3
 _REL = "sponsored nofollow noopener"
 _CLICK_MACRO = "{click_url}"
 
-_TAGS = frozenset(
+_TAGS = (
     "a abbr b bdi blockquote br caption cite code dd del div dl dt em figcaption figure h2 h3 h4 h5 h6 hr i img ins"
-    " kbd li mark ol p picture q s small source span strong sub sup table tbody td tfoot th thead time tr u ul wbr".split()
+    " kbd li mark ol p picture q s small source span strong sub sup table tbody td tfoot th thead time tr u ul wbr"
 )
 _ATTRIBUTES = {
     "*": {"class", "dir", "lang", "title", "role", "aria-label", "aria-hidden"},
@@ -40,7 +40,7 @@ def sanitise(markup: str) -> str:
     """Bought HTML without anything that runs, submits, embeds, styles or overlays."""
     return nh3.clean(
         markup,
-        tags=set(_TAGS),
+        tags=set(_TAGS.split()),
         clean_content_tags={"script", "style", "template"},
         attributes={name: set(allowed) for name, allowed in _ATTRIBUTES.items()},
         url_schemes={"http", "https", "mailto", "tel"},
@@ -84,26 +84,21 @@ class _Scene:
 def _html(scene: _Scene) -> str:
     kind = scene.creative.kind
     body = _BODIES[kind](scene)
-    return (
-        f"<aside {scene.attributes(kind.value)}>{_label(scene)}{body}"
-        f'<img class="adserver-pixel" src="{_attribute(scene.pixel)}" width="1" height="1" alt=""{scene.loading}></aside>'
-    )
+    return f"<aside {scene.attributes(kind.value)}>{_label(scene)}{body}{_pixel(scene)}</aside>"
 
 
 def _native(scene: _Scene) -> str:
     """For a page that wears the ad in its own style: the same parts without a box of their own size."""
     body = _BODIES[scene.creative.kind](scene)
-    return (
-        f'<div {scene.attributes("native")} role="complementary">{_label(scene)}{body}'
-        f'<img class="adserver-pixel" src="{_attribute(scene.pixel)}" width="1" height="1" alt=""></div>'
-    )
+    return f'<div {scene.attributes("native")} role="complementary">{_label(scene)}{body}{_pixel(scene)}</div>'
 
 
 def _email(scene: _Scene) -> str:
     """A link and a picture or words, with absolute addresses and no pixel: a mail's image loads are no impressions."""
     creative = scene.creative
     if creative.kind is Kind.IMAGE:
-        inner = f'<img src="{_attribute(scene.image or "")}"{_measures(creative.size)} alt="{_attribute(creative.alt)}" border="0">'
+        source, alt = _attribute(scene.image or ""), _attribute(creative.alt)
+        inner = f'<img src="{source}"{_measures(creative.size)} alt="{alt}" border="0">'
     else:
         inner = f"<strong>{_text(creative.title)}</strong>{' ' if creative.text else ''}{_text(creative.text)}"
     small = f"<small>{_text(scene.label)}</small><br>"
@@ -122,7 +117,8 @@ def _amp(scene: _Scene) -> str:
     return (
         f"<aside {scene.attributes(creative.kind.value)}>{_label(scene)}"
         f'<a class="adserver-link" href="{_attribute(scene.click)}" target="_blank" rel="{_REL}">{inner}</a>'
-        f'<amp-pixel src="{_attribute(scene.pixel)}" layout="nodisplay"></amp-pixel></aside>'
+        f'<amp-pixel src="{_attribute(scene.pixel)}" layout="nodisplay"></amp-pixel>'
+        f"{_political(creative.political)}</aside>"
     )
 
 
@@ -146,9 +142,14 @@ def _html_body(scene: _Scene) -> str:
 
 def _tag_body(scene: _Scene) -> str:
     markup = scene.creative.html.replace(_CLICK_MACRO, _attribute(scene.click))
-    return _frame(markup, scene.creative.size, f"{scene.label}: {scene.advertiser}") + _political(
-        scene.creative.political
-    )
+    frame = _frame(markup, scene.creative.size, f"{scene.label}: {scene.advertiser}", scene.loading)
+    return frame + _political(scene.creative.political)
+
+
+def _pixel(scene: _Scene) -> str:
+    """As lazy as the ad itself, so that an ad nobody scrolls to is no impression."""
+    source = _attribute(scene.pixel)
+    return f'<img class="adserver-pixel" src="{source}" width="1" height="1" alt=""{scene.loading}>'
 
 
 def _link(scene: _Scene, inner: str) -> str:
@@ -171,9 +172,9 @@ def _words(creative: Creative) -> str:
     return "".join(f'<{tag} class="adserver-{name}">{_text(words)}</{tag}>' for tag, name, words in parts if words)
 
 
-def _frame(markup: str, size: Size | None, title: str) -> str:
+def _frame(markup: str, size: Size | None, title: str, loading: str = "") -> str:
     return (
-        f'<iframe class="adserver-frame"{_measures(size)} title="{_attribute(title)}"'
+        f'<iframe class="adserver-frame"{_measures(size)} title="{_attribute(title)}"{loading}'
         f' sandbox="allow-scripts allow-popups" srcdoc="{_attribute(markup)}"></iframe>'
     )
 
@@ -194,7 +195,7 @@ def _political(facts: Political | None) -> str:
     return (
         f'<small class="adserver-political">Sponsored by {_text(facts.sponsor)}, controlled by'
         f" {_text(facts.controlled_by)}, paid for by {_text(facts.paid_by)}. Concerns: {_text(facts.election)}."
-        f' {targeted}<a href="{_attribute(facts.notice_url)}" rel="nofollow noopener">Transparency notice</a></small>'
+        f' {targeted}<a href="{_attribute(facts.notice_url)}" rel="{_REL}">Transparency notice</a></small>'
     )
 
 

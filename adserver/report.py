@@ -5,6 +5,7 @@ own column by reason and in none of the others.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -44,7 +45,17 @@ def rows(
     for day, fields in counts.items():
         for field, n in fields.items():
             _add(found, day, field, n, ads, by, days)
-    return [found[name] for name in sorted(found, key=lambda name: (name is None, isinstance(name, str), name))]
+    return [found[name] for name in sorted(found, key=_at if by == "hour" else _place)]
+
+
+def _place(name: int | str | None) -> tuple[bool, bool, int | str | None]:
+    """Numbers first, then words; what has no name comes last."""
+    return name is None, isinstance(name, str), name
+
+
+def _at(hour: int | str | None) -> float:
+    """An hour's instant: where clocks go back, 02:00+02:00 comes before 02:00+01:00."""
+    return datetime.fromisoformat(str(hour)).timestamp()
 
 
 def _add(

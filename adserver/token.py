@@ -90,7 +90,11 @@ def parse_keys(text: str) -> Keys:
         words = line.split("#")[0].split()
         if not words:
             continue
-        if len(words) != 2 or not re.fullmatch(r"[0-9]{1,3}", words[0]) or not re.fullmatch(r"[0-9a-f]{64}", words[1]):
+        if (
+            len(words) != 2
+            or not re.fullmatch(r"[0-9]{1,3}", words[0])
+            or not re.fullmatch(r"[0-9a-fA-F]{64}", words[1])
+        ):
             raise ValueError(f"line {number}: expected a key id from 0 to 255, a blank and 64 hex digits")
         key_id = int(words[0])
         if key_id > 255 or key_id in masters:

@@ -1,0 +1,107 @@
+"""A request's query string: what is taken from it, and what is not."""
+
+import pytest
+
+from adserver.context import MOST_IDS, PLAIN, BadQuery, Query, parse_query
+from adserver.model import Format
+
+
+def test_an_empty_query_asks_for_nothing_special() -> None:
+    """
+    Without a query a slot is answered as HTML.
+    """
+    assert parse_query(b"") is PLAIN
+    assert Query((), Format.HTML, repair=True) == PLAIN
+
+
+def test_ids_keep_their_order_and_lose_their_repeats() -> None:
+    """
+    Ids are answered in the order asked, each once; whether they are ad ids is not judged here.
+    """
+    assert parse_query(b"id=889991&id=889990&id=889991&id=%00&id=").ids == ("889991", "889990", "\0", "")
+
+
+@pytest.mark.parametrize("form", Format)
+def test_takes_every_format(form: Format) -> None:
+    """
+    Each format can be asked for by its name.
+    """
+    assert parse_query(f"format={form.value}".encode()).format is form
+
+
+@pytest.mark.parametrize("value", ["", "HTML", "json", "html%20", "%3Cscript%3E", "html%00"])
+def test_another_format_is_refused_without_echoing_it(value: str) -> None:
+    """
+    A format there is none of gets 400 and the list of those there are; what was asked is not repeated.
+    """
+    with pytest.raises(BadQuery, match="none of html, placeholder, email, amp, native") as caught:
+        parse_query(f"format={value}".encode())
+    assert caught.value.status == 400
+    assert "script" not in str(caught.value)
+
+
+def test_repair_is_on_unless_switched_off() -> None:
+    """
+    Only `repair=0` switches the repair of shortcodes off.
+    """
+    assert [parse_query(f"repair={value}".encode()).repair for value in ("0", "1", "", "no")] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+
+
+def test_a_preview_needs_a_token() -> None:
+    """
+    Asking for another instant is refused with 403.
+    """
+    with pytest.raises(BadQuery) as caught:
+        parse_query(b"at=2026-03-10T12:00:00Z")
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"dest=https://evil.example",
+        b"url=https%3A%2F%2Fexample.com%2Fbread&section=food&tag=a&tag=b&lang=nl&country=NL&device=mobile&reader=x",
+        b"ua=%22%3E%3Cscript%3E&consent=1",
+        b"__proto__=1&constructor=2",
+        b"&&&=&==",
+        b"ID=889990&Format=email",
+    ],
+)
+def test_unknown_and_idle_parameters_change_nothing(query: bytes) -> None:
+    """
+    Parameters without effect are read over, whatever they hold.
+    """
+    assert parse_query(query) == PLAIN
+
+
+@pytest.mark.parametrize("query", [b"id=%ff", b"id=%c3", b"id=\xff", b"format=%ed%a0%80", b"x=%80"])
+def test_a_query_that_is_not_utf_8_is_refused(query: bytes) -> None:
+    """
+    Bytes that spell no text get 400.
+    """
+    with pytest.raises(BadQuery, match="not percent-encoded UTF-8") as caught:
+        parse_query(query)
+    assert caught.value.status == 400
+
+
+def test_a_hundred_slots_are_the_most() -> None:
+    """
+    100 ids are answered, 101 are refused.
+    """
+    hundred = "&".join(f"id={889000 + n}" for n in range(MOST_IDS))
+    assert len(parse_query(hundred.encode()).ids) == 100
+    with pytest.raises(BadQuery, match="101 ids were asked for; at most 100"):
+        parse_query(f"{hundred}&id=1".encode())
+
+
+def test_twenty_thousand_parameters_are_refused_before_they_are_read() -> None:
+    """
+    A query made to cost work is refused by its length alone.
+    """
+    with pytest.raises(BadQuery, match="more than 256 parameters"):
+        parse_query(b"id=889990&" * 20_000)

@@ -1,0 +1,77 @@
+"""The record of an event: 28 bytes, read back as written."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adserver.events import INVALID, NO_FILLS, SIZE, TOKEN_BIT, Event, Type, pack, slot_subject, subject_slot, unpack
+from adserver.model import NoFill
+
+events = st.builds(
+    Event,
+    type=st.sampled_from(Type),
+    reason=st.integers(0, 255),
+    day=st.integers(0, 2**16 - 1),
+    hour=st.integers(0, 24),
+    issuer=st.binary(min_size=5, max_size=5),
+    serial=st.integers(0, 2**32 - 1),
+    subject=st.binary(min_size=8, max_size=8),
+    at=st.integers(0, 2**32 - 1),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(events, st.integers(0, 2**40))
+def test_reads_back_as_written(event: Event, seq: int) -> None:
+    """
+    A record holds its event whole, and the low 16 bits of its sequence number.
+    """
+    record = pack(
+        event.type, event.reason, event.day, event.hour, event.issuer, event.serial, event.subject, event.at, seq
+    )
+    assert len(record) == SIZE == 28
+    assert unpack(record) == (event, seq % 65536)
+
+
+def test_a_type_of_a_later_version_is_not_guessed() -> None:
+    """
+    A record of a type this version does not know is an error, not another event.
+    """
+    record = pack(6, 0, 1, 2, b"abcde", 3, b"subject8", 4, 5)
+    with pytest.raises(ValueError, match="6 is not a valid Type"):
+        unpack(record)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2**32 - 1))
+def test_an_unfilled_request_carries_its_slot(slot: int) -> None:
+    """
+    A slot id goes into a record's subject and comes back.
+    """
+    assert subject_slot(slot_subject(slot)) == slot
+
+
+def test_every_no_fill_has_a_number() -> None:
+    """
+    Each reason for a no-fill can be recorded.
+    """
+    assert set(NO_FILLS) == set(NoFill)
+    assert len(set(NO_FILLS)) == len(NO_FILLS)
+
+
+def test_numbers_on_disk_never_change() -> None:
+    """
+    Journals outlive versions: what has a number keeps it, and both lists only grow at their ends.
+    """
+    assert [type_.value for type_ in Type][:5] == [1, 2, 3, 4, 5]
+    assert Type(1) is Type.SERVED
+    assert [reason.value for reason in NO_FILLS[:6]] == [
+        "unknown-slot",
+        "no-booking",
+        "not-live",
+        "outside-share",
+        "duplicate-creative",
+        "format",
+    ]
+    assert INVALID[:5] == ("", "bot", "no-user-agent", "prefetch", "method")
+    assert TOKEN_BIT == {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2}

@@ -1,0 +1,174 @@
+"""Delivery figures out of counts."""
+
+from datetime import date
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adserver.days import Days
+from adserver.events import Type
+from adserver.report import DIMENSIONS, FIGURES, Row, rows, total
+
+DAYS = Days("Europe/Amsterdam")
+DAY = DAYS.number(date(2026, 3, 2))
+LOAF, ROLL, GONE = "0b5d1122334455", "a1a2a3a4a5a6a7", "ffffffffffffff"
+ADS = {LOAF: "889990/spring-sale/loaf", ROLL: "889991/spring-sale/roll"}
+
+
+def figures(row: Row) -> tuple[int, ...]:
+    return tuple(getattr(row, name) for name in FIGURES)
+
+
+COUNTS = {
+    DAY: {
+        f"1:9:{LOAF}": 10,
+        f"1:10:{LOAF}": 5,
+        f"1:9:{ROLL}": 4,
+        f"3:9:{LOAF}": 8,
+        f"3:9:{LOAF}:bot": 3,
+        f"3:10:{LOAF}:bot": 1,
+        f"4:9:{LOAF}": 6,
+        f"5:9:{LOAF}": 2,
+        f"5:9:{LOAF}:prefetch": 1,
+        "2:9:889990:not-live": 7,
+        "2:9:889992:no-booking": 1,
+    },
+    DAY + 1: {f"1:9:{LOAF}": 100},
+}
+
+
+def test_shows_each_slot_with_its_funnel() -> None:
+    """
+    A slot's requests are those answered and those not; impressions, viewables and clicks stand beside them.
+    """
+    found = {row.name: figures(row) for row in rows(COUNTS, ADS, "slot", DAYS)}
+    assert found == {889990: (122, 115, 8, 6, 2), 889991: (4, 4, 0, 0, 0), 889992: (1, 0, 0, 0, 0)}
+
+
+def test_invalid_events_stand_apart() -> None:
+    """
+    What was filed as invalid is in its own column by reason, and in none of the others.
+    """
+    first, *others = rows(COUNTS, ADS, "slot", DAYS)
+    assert first.invalid == {"bot": 4, "prefetch": 1}
+    assert [row.invalid for row in others] == [{}, {}]
+
+
+def test_a_silent_slot_has_a_row() -> None:
+    """
+    A slot of the catalog that nothing happened to is in the report by slot, with zeros.
+    """
+    found = {row.name: row for row in rows(COUNTS, ADS, "slot", DAYS, slots=[889994, 889990])}
+    assert found[889994] == Row(name=889994)
+    assert list(found) == [889990, 889991, 889992, 889994]
+    assert 889994 not in {row.name for row in rows(COUNTS, ADS, "line_item", DAYS, slots=[889994])}
+
+
+def test_by_line_item_a_no_fill_has_no_name() -> None:
+    """
+    An unfilled request belongs to no line item; it is kept in a last row without a name.
+    """
+    found = {row.name: figures(row) for row in rows(COUNTS, ADS, "line_item", DAYS)}
+    assert list(found.items()) == [("spring-sale", (119, 119, 8, 6, 2)), (None, (8, 0, 0, 0, 0))]
+
+
+def test_by_creative_and_day() -> None:
+    """
+    The same counts are told by creative and by day of the newsroom.
+    """
+    assert [(row.name, row.served) for row in rows(COUNTS, ADS, "creative", DAYS)] == [
+        ("loaf", 115),
+        ("roll", 4),
+        (None, 0),
+    ]
+    assert [(row.name, row.served) for row in rows(COUNTS, ADS, "day", DAYS)] == [
+        ("2026-03-02", 19),
+        ("2026-03-03", 100),
+    ]
+
+
+def test_an_ad_nobody_can_name_keeps_its_counts() -> None:
+    """
+    Counts of an ad key that no catalog names are shown under the key, and under no slot; none is lost.
+    """
+    counts = {DAY: {f"1:9:{GONE}": 3, f"3:9:{GONE}": 2, f"1:9:{LOAF}": 1}}
+    assert [(row.name, figures(row)) for row in rows(counts, ADS, "slot", DAYS)] == [
+        (889990, (1, 1, 0, 0, 0)),
+        (None, (3, 3, 2, 0, 0)),
+    ]
+    for by in ("line_item", "creative"):
+        assert {row.name: row.served for row in rows(counts, ADS, by, DAYS)}[GONE] == 3
+
+
+def test_hours_stand_in_the_order_they_passed() -> None:
+    """
+    Where clocks go back, the first 02:00 stands before the second.
+    """
+    day = DAYS.number(date(2026, 10, 25))
+    counts = {day: {f"1:{hour}:{LOAF}": hour + 1 for hour in (24, 4, 3, 2, 1)}}
+    assert [(row.name, row.served) for row in rows(counts, ADS, "hour", DAYS)] == [
+        ("2026-10-25T01:00+02:00", 2),
+        ("2026-10-25T02:00+02:00", 3),
+        ("2026-10-25T02:00+01:00", 4),
+        ("2026-10-25T03:00+01:00", 5),
+        ("2026-10-25T23:00+01:00", 25),
+    ]
+
+
+def test_a_row_as_a_table_names_its_dimension() -> None:
+    """
+    A row as JSON carries the dimension's name, every figure, and the invalid events.
+    """
+    row = Row(name=889990, requests=3, served=2, invalid={"bot": 1})
+    assert row.as_dict("slot") == {
+        "slot": 889990,
+        "requests": 3,
+        "served": 2,
+        "impressions": 0,
+        "viewables": 0,
+        "clicks": 0,
+        "invalid": {"bot": 1},
+    }
+
+
+hourly = st.dictionaries(
+    st.one_of(
+        st.builds("1:{}:{}".format, st.integers(0, 23), st.sampled_from([LOAF, ROLL, GONE])),
+        st.builds("2:{}:{}:not-live".format, st.integers(0, 23), st.sampled_from([889990, 889994])),
+        st.builds(
+            "{:d}:{}:{}{}".format,
+            st.sampled_from([Type.IMPRESSION, Type.VIEWABLE, Type.CLICK]),
+            st.integers(0, 23),
+            st.sampled_from([LOAF, ROLL, GONE]),
+            st.sampled_from(["", ":bot", ":method"]),
+        ),
+    ),
+    st.integers(0, 1000),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.dictionaries(st.integers(DAY, DAY + 3), hourly, max_size=3), st.sampled_from(DIMENSIONS))
+def test_the_sum_is_the_same_by_every_dimension(counts: dict[int, dict[str, int]], by: str) -> None:
+    """
+    However a report is cut, its rows add up to the same total, requests are never fewer than served, and every event
+    is in exactly one place.
+    """
+    found = rows(counts, ADS, by, DAYS)
+    assert total(found) == total(rows(counts, ADS, "slot", DAYS))
+    assert all(row.requests >= row.served for row in found)
+    whole = total(found)
+    told = whole.requests + whole.impressions + whole.viewables + whole.clicks + sum(whole.invalid.values())
+    assert told == sum(n for fields in counts.values() for n in fields.values())
+
+
+def test_rows_do_not_share_their_invalid_column() -> None:
+    """
+    A total is its own row: adding to it leaves the rows it was made of alone.
+    """
+    one = Row(name=1, invalid={"bot": 1})
+    whole = total([one, Row(name=2)])
+    whole.invalid["bot"] += 1
+    assert one.invalid == {"bot": 1}
+    assert whole.name == "total"

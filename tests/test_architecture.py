@@ -1,0 +1,129 @@
+"""Who may import whom: a pure core, edges around it, one file that joins them, a supervisor and a command line."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "adserver"
+
+# What only handles values. `zoneinfo` reads the time zones that come with the machine, and nothing else.
+VALUES = (
+    "base64 bisect collections collections.abc datetime difflib enum functools hashlib hmac html html.entities"
+    " itertools math re struct typing unicodedata urllib.parse zoneinfo msgspec"
+)
+
+# Every module, and which of our modules it may import, from the inside out.
+CORE = {
+    "model": "",
+    "errors": "",
+    "days": "",
+    "shortcode": "",
+    "repair": "shortcode",
+    "fields": "errors model",
+    "token": "errors",
+    "context": "errors model",
+    "events": "model",
+    "documents": "errors fields model",
+    "catalog": "documents errors model",
+    "decide": "catalog model",
+    "render": "catalog model",
+    "tally": "events",
+    "report": "days events",
+    "openapi": "__init__ model report",
+}
+LEAVES = {
+    "metrics": "",
+    "settings": "",
+    "background": "",
+    "logs": "",
+    "invalid": "",
+    "seen": "",
+    "http_limits": "",
+    "config_files": "",
+    "embedded": "",
+}
+EDGES = {
+    "journal": "",
+    "store": "",
+    "secret": "settings",
+    "neighbours": "store",
+    "versions": "store",
+    "publish": "config_files store versions",
+    "reload": "config_files metrics publish settings store versions",
+    "reporting": "journal store versions",
+    "ship": "journal metrics store",
+    "answers": "metrics",
+    "answering": "journal metrics reload",
+    "articles": "answering answers metrics",
+    "serving": "answering answers",
+    "tracking": "answers invalid journal metrics reload seen",
+    "site": "answers articles reload settings",
+    "health": "answers journal metrics reload reporting settings ship store",
+}
+JOINED = {
+    "app": " ".join([*LEAVES, *EDGES]),
+    "supervisor": "config_files embedded http_limits journal logs metrics publish reload secret settings store"
+    " versions",
+    "cli": "__init__ config_files publish reporting settings store supervisor",
+    "__main__": "cli",
+    "__init__": "",
+}
+
+
+def imports(module: str, *, at_once: bool = False) -> Iterator[str]:
+    """What *module* imports by full name; *at_once* leaves out what it imports only when a function is called."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "adserver":
+            known = {path.stem for path in PACKAGE.glob("*.py")}
+            yield from (f"adserver.{one.name}" if one.name in known else "adserver.__init__" for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            yield node.module or ""
+
+
+def ours(module: str, *, at_once: bool = False) -> set[str]:
+    names = imports(module, at_once=at_once)
+    return {name.removeprefix("adserver.") for name in names if name.startswith("adserver.")}
+
+
+def test_every_module_has_its_place() -> None:
+    """
+    Each file is listed once: as core, leaf, edge, or one of the few that join them.
+    """
+    listed = [*CORE, *LEAVES, *EDGES, *JOINED]
+    assert sorted(listed) == sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_handles_values_only(module: str) -> None:
+    """
+    A core module imports core modules below it, msgspec, and what only handles values; `render` also the sanitiser.
+    """
+    outside = {name for name in imports(module) if not name.startswith("adserver.")}
+    assert outside <= {*VALUES.split()} | ({"nh3"} if module == "render" else set())
+    assert ours(module) <= set(CORE[module].split())
+
+
+@pytest.mark.parametrize("module", [*LEAVES, *EDGES, *JOINED])
+def test_an_edge_imports_the_core_and_other_edges_only_along_the_arrows(module: str) -> None:
+    """
+    Besides the core, a module imports just those of ours that are written down for it here.
+    """
+    allowed = {**LEAVES, **EDGES, **JOINED}[module].split()
+    assert ours(module) <= {*CORE, *allowed}
+
+
+def test_nobody_imports_the_app() -> None:
+    """
+    `app` is found by its name alone, in each worker; and only the command line imports `supervisor`, when it serves.
+    """
+    modules = [*CORE, *LEAVES, *EDGES, *JOINED]
+    assert [one for one in modules if "app" in ours(one)] == []
+    assert [one for one in modules if "supervisor" in ours(one)] == ["cli"]
+    assert "supervisor" not in ours("cli", at_once=True)
+    assert '"adserver.app:create_app"' in (PACKAGE / "supervisor.py").read_text("utf-8")
