@@ -28,6 +28,7 @@ from adserver.errors import JournalUnavailable
 from adserver.health import Health
 from adserver.journal import Journal, NoJournal, create_journal
 from adserver.metrics import Meter
+from adserver.neighbours import beat
 from adserver.reload import LiveCatalog, follow_loop, load_first
 from adserver.secret import read_keys
 from adserver.seen import Seen
@@ -40,7 +41,7 @@ from adserver.tracking import ROUTES, Tracking
 
 log = logging.getLogger(__name__)
 
-_OPS = (b"/metrics", b"/readyz", b"/openapi.json", b"/api/")
+_OPS = ("/metrics", "/readyz", "/openapi.json", "/api/")
 
 
 class Worker:
@@ -53,14 +54,20 @@ class Worker:
         self._delivery: Delivery | None = None
         self._articles: Articles | None = None
         self._tracking: Tracking | None = None
-        self._pages = Starlette(lifespan=self._lifespan, exception_handlers={HTTPException: _http_problem})
-        # Starlette answers HEAD wherever it answers GET
+        self._pages = Starlette(
+            lifespan=self._lifespan, exception_handlers={HTTPException: _http_problem, Exception: _failed}
+        )
+        # Paths are strict: the router's redirect to the other spelling would be made of the request's own Host.
+        self._pages.router.redirect_slashes = False
 
     @asynccontextmanager
     async def _lifespan(self, pages: Starlette) -> AsyncIterator[None]:
         settings = self.settings
         live = LiveCatalog(lambda catalog: metrics.start_at_zero(catalog.slots))
         metrics.start_at_zero(())
+        for reason in http_limits.REASONS:
+            metrics.HTTP_REFUSED.labels(reason)
+        metrics.RESPONSES.labels("other", "304")  # what only files are answered with
         keys = read_keys(settings)
         journal = _open_journal(settings)
         shipper = Shipper(journal, settings.journals, settings.store_url) if isinstance(journal, Journal) else None
@@ -68,7 +75,7 @@ class Worker:
         answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
         articles = Articles(answering, self._responses, self._meter)
-        health = Health(settings, live, journal, shipper)
+        health = Health(settings, live, journal, shipper, keys.fingerprint())
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site))
         self._delivery, self._articles, self._tracking = (
@@ -78,6 +85,7 @@ class Worker:
         )
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
+            partial(beat, settings.store_url, keys.fingerprint()),
             partial(follow_parent, parent=os.getppid()),
         ]
         if shipper and isinstance(journal, Journal):
@@ -111,21 +119,31 @@ class Worker:
             elif path == b"/ads":
                 await self._delivery.ads(scope, send)
             else:
-                await self._other(scope, receive, send, path)
-        except Exception:
-            request_id = secrets.token_hex(8)
-            log.exception("a request failed", extra={"request_id": request_id})
-            detail = "Something failed that should not have. Tell ops the request id."
-            extra = [(b"x-request-id", request_id.encode())]
-            await self._responses.problem(send, "other", 500, detail, extra)
+                await self._other(scope, receive, send)
+        except Exception as error:
+            extra = [(b"x-request-id", _log_failure(error).encode())]
+            await self._responses.problem(send, "other", 500, _DETAILS[500], extra)
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send, path: bytes) -> None:
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starlette's routes; those of ops only at their own port, and only they there, if there is one."""
-        ops_port = self.settings.ops_port
-        if ops_port is not None and path != b"/healthz" and path.startswith(_OPS) != (scope["server"][1] == ops_port):
-            await problem_response(404, "There is nothing at this address.")(scope, receive, send)
+        ops_port, path = self.settings.ops_port, scope["path"]  # decoded, as the router reads it
+        if ops_port is not None and path != "/healthz" and path.startswith(_OPS) != (scope["server"][1] == ops_port):
+            await self._responses.problem(send, "other", 404, _DETAILS[404])
             return
-        await self._pages(scope, receive, send)
+        started = False
+
+        async def note(message: Any) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                metrics.RESPONSES.labels("other", str(message["status"])).inc()
+            await send(message)
+
+        try:
+            await self._pages(scope, receive, note)
+        except Exception:
+            if not started:  # else _failed has answered and logged it
+                raise
 
 
 _TRACKING = frozenset(prefix.encode() for prefix in ROUTES)
@@ -148,8 +166,26 @@ def _routes(health: Health, site: Site) -> list[Route]:
 async def _http_problem(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    details = {404: "There is nothing at this address.", 405: "This address does not answer that method."}
-    return problem_response(status, details.get(status, "The request cannot be answered."), headers)
+    return problem_response(status, _DETAILS.get(status, "The request cannot be answered."), headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    request_id = _log_failure(error)
+    return problem_response(500, _DETAILS[500], {"x-request-id": request_id})
+
+
+def _log_failure(error: Exception) -> str:
+    """Log what nobody foresaw; the id that the answer names it by."""
+    request_id = secrets.token_hex(8)
+    log.error("a request failed", exc_info=error, extra={"request_id": request_id})
+    return request_id
+
+
+_DETAILS = {
+    404: "There is nothing at this address.",
+    405: "This address does not answer that method.",
+    500: "Something failed that should not have. Tell ops the request id.",
+}
 
 
 def _seen_path() -> Path | None:

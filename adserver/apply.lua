@@ -30,18 +30,22 @@ for i, directory in ipairs(directories) do
   place[directory] = #names
 end
 
+-- The number of a field, or nil for what we never wrote: tonumber alone would take 'inf', '0x10' and ' 5 '.
+local function whole(value)
+  if not value then return 0 end
+  return #value <= 15 and string.match(value, '^%d+$') and tonumber(value)
+end
+
 local values = call('HMGET', key, unpack(names))
 if values[1] then return {'sealed', 0, producer, to, 0} end
-local cursor = tonumber(values[2] or '0')
+local cursor = whole(values[2])
 if not cursor then return {'corrupt', 0, producer, to, 0} end
 if cursor ~= from then return {'mismatch', cursor, producer, to, 0} end
 
 local count, fresh = {}, {}
 for i = 1, fields do
-  local before = tonumber(values[2 + i] or '0')
-  if not before or before ~= math.floor(before) or before < 0 or before >= 2 ^ 53 then
-    return {'corrupt', 0, producer, to, 0}
-  end
+  local before = whole(values[2 + i])
+  if not before then return {'corrupt', 0, producer, to, 0} end
   count[i] = before + tonumber(ARGV[5 + 2 * i])
   if not values[2 + i] then fresh[#fresh + 1] = i end
 end

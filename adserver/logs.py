@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 MOST = 256
+MOST_TRACE_LINES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -36,9 +37,13 @@ def truncate(address: str) -> str:
 
 def _clean_all(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in line.items():
-        if key != "exception":
-            line[key] = clean(value)
+        line[key] = _clean_trace(value) if key == "exception" else clean(value)
     return line
+
+
+def _clean_trace(trace: str) -> str:
+    """The end of a traceback, each line marked: what an exception quotes must not pass for a line of the log."""
+    return "\n".join(f"  | {clean(line)}" for line in trace.split("\n")[-MOST_TRACE_LINES:])
 
 
 def configure(form: str) -> None:

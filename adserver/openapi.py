@@ -7,6 +7,7 @@ from adserver.model import Format
 from adserver.report import DIMENSIONS, FIGURES
 
 _TEXT = {"schema": {"type": "string"}}
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 def describe(base_url: str) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def _paths() -> dict[str, Any]:
     context = [_query(name, **schema) for name, schema in _CONTEXT.items()]
     return {
         "/ads/{id}": {
-            "parameters": [_path("id", "Ad id of the slot.", {"type": "string"}), *context],
+            "parameters": [_path("id", "Ad id of the slot."), *context],
             "get": _operation(
                 "One slot's snippet",
                 {
@@ -94,7 +95,7 @@ def _paths() -> dict[str, Any]:
             ),
         },
         "/assets/{name}": {
-            "parameters": [_path("name", "The file's hash and extension.", {"type": "string"})],
+            "parameters": [_path("name", "The file's hash and extension.")],
             "get": _operation(
                 "A creative's file",
                 {
@@ -110,7 +111,10 @@ def _paths() -> dict[str, Any]:
         "/readyz": {
             "get": _operation(
                 "Ready?",
-                {"200": _answer("Ready, or degraded.", _json("Ready")), "503": _answer("Not ready.", _json("Ready"))},
+                {
+                    "200": _answer("Ready, or degraded.", _json("Ready")),
+                    "503": _answer("Not ready.", {**_json("Ready"), **_PROBLEM}),
+                },
             )
         },
         "/metrics": {"get": _operation("Metrics", {"200": _answer("Prometheus text.", {"text/plain": _TEXT})})},
@@ -123,7 +127,11 @@ def _paths() -> dict[str, Any]:
             "parameters": [
                 _query("from", description="First day, such as 2026-03-01; default: today."),
                 _query("to", description="Last day; default: today."),
-                _query("by", description=f"One of {', '.join(DIMENSIONS)}; default: slot."),
+                _query(
+                    "by",
+                    description="A row for each; default: slot.",
+                    schema={"type": "string", "enum": list(DIMENSIONS)},
+                ),
             ],
             "get": _operation(
                 "Delivery figures", {"200": _answer("The figures.", _json("Report")), **_problems(400, 503)}
@@ -136,7 +144,7 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/sample/{name}": {
-            "parameters": [_path("name", "A file of the sample page.", {"type": "string"})],
+            "parameters": [_path("name", "A file of the sample page.")],
             "get": _operation(
                 "A file of the sample page",
                 {"200": _answer("The file.", {"text/css": _TEXT, "text/javascript": _TEXT}), **_problems(404)},
@@ -166,7 +174,7 @@ _CONTEXT: dict[str, dict[str, Any]] = {
 
 
 def _operation(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
-    return {"summary": summary, "responses": responses}
+    return {"summary": summary, "responses": {**_problems(*_REFUSALS), **responses}}
 
 
 def _answer(description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -174,16 +182,21 @@ def _answer(description: str, content: dict[str, Any] | None = None) -> dict[str
 
 
 def _problems(*statuses: int) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {str(status): _answer(_WHY[status], content) for status in statuses}
+    return {str(status): _answer(_WHY[status], _PROBLEM) for status in statuses}
 
+
+_REFUSALS = (400, 408, 414, 431, 503)
+"""What any address answers to a request that is malformed, never whole, too large, or one too many."""
 
 _WHY = {
     400: "The request is at fault; detail says how.",
     403: "A staff token is needed.",
     404: "There is nothing by this name.",
+    408: "The request did not arrive whole in time.",
     413: "The body is too large.",
+    414: "The address is too long.",
     415: "The body's type or coding is not read here.",
+    431: "The header fields are too many or too large.",
     503: "Not possible now; try again.",
 }
 
@@ -196,12 +209,14 @@ def _query(name: str, description: str, schema: dict[str, Any] | None = None) ->
     return {"name": name, "in": "query", "description": description, "schema": schema or {"type": "string"}}
 
 
-def _path(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _path(name: str, description: str) -> dict[str, Any]:
+    """Any text without control characters gets the operation's own answer; what it has to be is not told to forgers."""
+    schema = {"type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f]{1,200}$"}
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
 def _token() -> dict[str, Any]:
-    return _path("token", "A snippet's token.", {"type": "string"})
+    return _path("token", "A snippet's token.")
 
 
 def _schemas() -> dict[str, Any]:
@@ -209,7 +224,11 @@ def _schemas() -> dict[str, Any]:
     maybe = {"type": ["string", "null"]}
     ad = {"html": text, "filled": flag, "reason": maybe, "line_item": maybe, "creative": maybe, "max_age": number}
     return {
-        "Problem": _object({"type": text, "title": text, "status": number, "detail": text}),
+        "Problem": {
+            "type": "object",
+            "properties": {"type": text, "title": text, "status": number, "detail": text},
+            "required": ["title", "status", "detail"],
+        },
         "Ads": _object({"version": number, "ads": {"type": "object", "additionalProperties": _object(ad)}}),
         "Ready": _object(
             {

@@ -32,10 +32,12 @@ RETIRED = 4
 class LiveCatalog:
     """The catalog that answers requests now. Take `current` once per request."""
 
-    def __init__(self, on_change: Callable[[Catalog], None] = lambda catalog: None) -> None:
+    def __init__(self, on_change: Callable[[Catalog], None] = lambda _: None) -> None:
         self.current = Catalog(Document(), 0)
         self.assets: dict[str, bytes] = {}
         self.trouble: str | None = None
+        self.confirmed = False
+        """Whether the store was seen to hold this very version: it may have another one under the same number."""
         self._version: Version | None = None
         self._retired: list[Catalog] = []
         self._on_change = on_change
@@ -59,9 +61,10 @@ class LiveCatalog:
         return None
 
     def swap(self, version: Version, catalog: Catalog, assets: dict[str, bytes]) -> None:
-        if self.loaded:
+        if self.loaded and catalog is not self.current:
             self._retired = [*self._retired, self.current][-RETIRED:]
-        self.assets = {**self.assets, **assets}
+        named = {name for one in (catalog, *self._retired) for name in one.assets}
+        self.assets = {name: data for name, data in {**self.assets, **assets}.items() if name in named}
         self._version = version
         self.current = catalog
         self._on_change(catalog)
@@ -73,7 +76,7 @@ def snapshot_path(settings: Settings) -> Path:
 
 
 async def load_first(live: LiveCatalog, settings: Settings) -> None:
-    """Give *live* its first catalog: from the store, the snapshot or the files. Raises ConfigError when none will do."""
+    """Give *live* its first catalog: of the store, the snapshot or the files. Raises ConfigError when none will do."""
     try:
         async with open_store(settings.store_url) as store:
             if await _follow(live, store, settings):
@@ -97,6 +100,7 @@ async def follow_loop(live: LiveCatalog, settings: Settings, stopping: asyncio.E
     while not stopping.is_set():
         try:
             async with open_store(settings.store_url) as store:
+                live.confirmed = False
                 while not stopping.is_set():
                     if not await _follow(live, store, settings):
                         await _seed(live, store)
@@ -120,18 +124,30 @@ async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
     """Have *live* serve the store's live version; False when the store has none."""
     number = await versions.live_number(store)
     if number == 0:
+        live.confirmed = False
         return False
-    if live.loaded and number == live.current.version:
+    if live.confirmed and number == live.current.version:
         return True
     version = await versions.read_version(store, number)
     if version is None:
         raise StoreRefused(f"version {number} is live, and the store does not have it; publish again")
-    catalog = await asyncio.to_thread(Catalog, version.document, number)
+    same = number == live.current.version and version.document == live.current.document
+    catalog = live.current if same else await asyncio.to_thread(_compile, version, number)
     assets = await _fetch_assets(live, store, settings, catalog)
     live.swap(version, catalog, assets)
-    log.info("catalog version %d is live: %s", number, version.note)
-    await asyncio.to_thread(_save_snapshot, version, assets, settings)
+    live.confirmed = True
+    if not same:
+        log.info("catalog version %d is live: %s", number, version.note)
+    await asyncio.to_thread(_save_snapshot, version, live.assets, settings)
     return True
+
+
+def _compile(version: Version, number: int) -> Catalog:
+    """Raises StoreRefused for a document that is no catalog: somebody wrote it past the checks."""
+    try:
+        return Catalog(version.document, number)
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreRefused(f"version {number} cannot be served, it names what it does not hold: {error}") from error
 
 
 async def _fetch_assets(live: LiveCatalog, store: Store, settings: Settings, catalog: Catalog) -> dict[str, bytes]:
@@ -190,12 +206,12 @@ def _replace(path: Path, data: bytes) -> None:
 def _load_snapshot(live: LiveCatalog, settings: Settings) -> bool:
     try:
         version = versions.decode(snapshot_path(settings).read_bytes())
+        catalog = _compile(version, version.number)
     except FileNotFoundError:
         return False
     except (OSError, StoreRefused) as error:
         log.warning("the catalog snapshot cannot be used: %s", error)
         return False
-    catalog = Catalog(version.document, version.number)
     live.swap(version, catalog, _load_assets(settings, catalog.assets))
     log.info("catalog version %d is served from the snapshot on disk", version.number)
     return True

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +16,7 @@ from adserver.errors import AdserverError
 from adserver.fields import parse_url
 
 PREFIX = "ADSERVER_"
+_REDIS_OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _LONGEST_SOCKET = 103  # sun_path has 104 bytes on macOS, 108 on Linux
 
 
@@ -72,6 +73,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, description="most connections of one address to one worker; 0: no limit")
     ] = 0
     connections: Annotated[int, Meta(ge=1, description="most connections to one worker; over it: 503")] = 10_000
+
+    def __repr__(self) -> str:  # the store's URL may hold a password
+        return f"<Settings of {self.data_dir!r}, port {self.port}>"
 
     @property
     def data(self) -> Path:
@@ -155,9 +159,17 @@ def _check(settings: Settings) -> None:
 
 
 def _check_redis_url(settings: Settings) -> None:
-    parts = urlsplit(settings.redis_url or "")
+    try:
+        parts = urlsplit(settings.redis_url or "")
+        parts.port  # noqa: B018  # it is looked at when it is asked for
+    except ValueError as error:
+        raise BadSetting(f"ADSERVER_REDIS_URL cannot be read as a URL ({error})") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise BadSetting("ADSERVER_REDIS_URL: expected redis://…, rediss://… (TLS) or unix://…")
+    if strangers := parse_qs(parts.query, keep_blank_values=True).keys() - _REDIS_OPTIONS:
+        raise BadSetting(
+            f"ADSERVER_REDIS_URL has the option {min(strangers)!r:.40}; expected none but {', '.join(_REDIS_OPTIONS)}"
+        )
     local = parts.scheme == "unix" or parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not local and not settings.redis_insecure and not (parts.password and parts.scheme == "rediss"):
         raise BadSetting(
@@ -168,12 +180,14 @@ def _check_redis_url(settings: Settings) -> None:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """A sentence for each `ADSERVER_…` variable that is no setting of ours: most likely a slip of the pen."""
-    known = [PREFIX + name.upper() for name in Settings.__struct_fields__]
-    strangers = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    known = [name.upper() for name in Settings.__struct_fields__]
+    given = (name.removeprefix(PREFIX) for name in sorted(environ) if name.startswith(PREFIX))
     sentences = []
-    for name in strangers:
-        close = difflib.get_close_matches(name, known, n=1)
-        sentences.append(f"{name} is not a setting{f'; did you mean {close[0]}?' if close else ''}")
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+            sentences.append(f"{PREFIX}{name} is not a setting{hint}")
     return sentences
 
 

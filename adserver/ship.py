@@ -9,12 +9,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 
 from adserver import metrics
 from adserver.errors import StoreRefused, StoreUnavailable
-from adserver.events import TOKEN_BIT, Event, unpack
+from adserver.events import TOKEN_BIT, Event, day_of, unpack
 from adserver.journal import Adopted, Journal, Reader, adopt_dead
 from adserver.store import Applied, Mismatch, Sealed, Store, open_store
 from adserver.tally import tally
@@ -24,11 +26,15 @@ log = logging.getLogger(__name__)
 FLUSH_S = 0.1
 ADOPT_S = 1.0
 REREAD_S = 5.0
+RELEASE_S = 60.0
 MOST_RECORDS = 2000
+MOST_NAMES = 1000
 MOST_TOKEN_EVENTS = 500
 """With these two a batch stays far below the 8,000 values that Lua's unpack allows."""
 
-_NOTHING: Mapping[bytes, str] = {}
+
+class SomebodyElse(StoreRefused):
+    """The store has counted more under our own name than we wrote."""
 
 
 class Source:
@@ -43,6 +49,7 @@ class Source:
         self.cursors: dict[int, int] = {}
         self.days: set[int] = set()
         self.named = 0
+        self.told = -1
 
     def __repr__(self) -> str:
         return f"<Source {self.producer.hex()} record {self.last():,} synced, {self.position:,} counted>"
@@ -60,6 +67,28 @@ class Source:
             self.position = cursor
             self.named = 0
 
+    def read(self) -> list[tuple[int, Event]]:
+        """The next events, of records this version knows. Not in the event loop: the disk may be slow.
+
+        Where the store is known to have counted a whole stretch, only its last event is returned. Raises OSError.
+        """
+        records = self.reader.read(self.position, self.last(), MOST_RECORDS)
+        days = {day_of(record) for _, record in records}
+        if records and all(self.cursors.get(day, -1) >= records[-1][0] for day in days):
+            del records[:-1]
+        found: list[tuple[int, Event]] = []
+        with suppress(ValueError):  # a type of a later version: what comes before it is good
+            for number, record in records:
+                found.append((number, unpack(record)[0]))
+        return found
+
+    def tell(self, why: str) -> None:
+        """Say once why reading does not go on from here."""
+        if self.told != self.position:
+            self.told = self.position
+            left = self.last() - self.position
+            log.error("%s: %s; %d events wait behind it", self.reader.directory, why, left)
+
 
 class Shipper:
     """Ships this worker's journal and every dead one it finds, for as long as it runs."""
@@ -73,6 +102,8 @@ class Shipper:
         self.sources = [self.own]
         self.trouble: str | None = "the store has not been reached yet"
         self.warnings: tuple[str, ...] = ()
+        self._refused: list[str] = []
+        self._quarantine: dict[int, str] = {}
         self._wake = asyncio.Event()
         journal.on_synced = self._wake.set
 
@@ -108,11 +139,14 @@ class Shipper:
             pause_s = min(2.0, pause_s * 2)
 
     async def _ship_all(self, store: Store, stopping: asyncio.Event) -> None:
-        adopt_at = reread_at = 0.0
+        adopt_at = reread_at = release_at = 0.0
         while True:
             last_round = stopping.is_set()
             self._wake.clear()
             if monotonic() >= reread_at:
+                if monotonic() >= release_at:
+                    self._release()
+                    release_at = monotonic() + RELEASE_S
                 await self._reread(store)
                 reread_at = monotonic() + REREAD_S
                 if self.trouble:
@@ -140,35 +174,74 @@ class Shipper:
                 task.cancel()
 
     async def _reread(self, store: Store) -> None:
-        for day in sorted({day for source in self.sources for day in source.days}):
+        for day in sorted({day for source in self.sources for day in source.days} - self._quarantine.keys()):
             sources = [source for source in self.sources if day in source.days]
-            cursors = await store.cursors(day, [source.producer for source in sources])
+            try:
+                cursors = await store.cursors(day, [source.producer for source in sources])
+            except StoreRefused as error:
+                self._set_aside(day, error)
+                continue
             for source, cursor in zip(sources, cursors, strict=True):
+                self._check_cursor(source, cursor)
                 source.learn(day, cursor)
+
+    def _check_cursor(self, source: Source, cursor: int) -> None:
+        """Nobody but us counts our own journal. (A dead one may be a copy, shorter than what was counted of it.)"""
+        if source is self.own and cursor > source.last():
+            raise SomebodyElse(
+                f"the store has counted {cursor:,} events of {source.producer.hex()}, which has only "
+                f"{source.last():,}: somebody else writes under its name"
+            )
+
+    def _set_aside(self, day: int, error: StoreRefused) -> None:
+        """Leave out a day whose partition must not be touched as it is; the other days go on."""
+        if self._quarantine.get(day) != str(error):
+            log.error("day %d is not counted, its events stay in the journal: %s", day, error)
+        self._quarantine[day] = str(error)
+        metrics.SHIP_ERRORS.inc()
+
+    def _release(self) -> None:
+        """Try the days set aside again, from the cursors the store has for them."""
+        for day in self._quarantine:
+            for source in self.sources:
+                source.cursors.pop(day, None)
+        self._quarantine.clear()
 
     async def _adopt(self) -> None:
         known = {source.producer for source in self.sources}
         try:
-            adopted = await asyncio.to_thread(lambda: list(adopt_dead(self._root, known)))
+            adopted, refused = await asyncio.to_thread(adopt_dead, self._root, known)
         except OSError as error:
-            log.warning("journals cannot be adopted: %s", error)
-            return
+            adopted, refused = [], [f"journals cannot be adopted: {error}"]
+        for sentence in refused:
+            if sentence not in self._refused:
+                log.warning("%s", sentence)
+        self._refused = refused
         for one in adopted:
             log.info("adopted the journal of %s: %d events", one.producer.hex(), one.last)
             metrics.ADOPTED.inc()
             self._adopted.append(one)
-            self.sources.append(Source(one.reader, lambda one=one: one.last, one.reader.names()))  # type: ignore[misc]
+            self.sources.append(Source(one.reader, lambda one=one: one.last, one.names))  # type: ignore[misc]
 
     async def _ship_some(self, store: Store, source: Source) -> bool:
         """Count the next records of *source*; False when there are none."""
-        records = source.reader.read(source.position, source.last(), MOST_RECORDS)
-        if not records:
+        if source.position >= source.last():
+            return False
+        try:
+            events = await asyncio.to_thread(source.read)
+        except OSError as error:
+            source.tell(f"record {source.position + 1} cannot be read ({error})")
+            return False
+        if not events:
+            source.tell(f"record {source.position + 1} is damaged or of a later version")
             return False
         if len(source.names) > source.named:
-            fresh = dict(list(source.names.items())[source.named :])
+            fresh = dict(islice(source.names.items(), source.named, source.named + MOST_NAMES))
             await store.name_ads(fresh)
             source.named += len(fresh)
-        for part in _parts([(number, unpack(record)[0]) for number, record in records]):
+            if len(source.names) > source.named:
+                return True
+        for part in _parts(events):
             for day in sorted({event.day for _, event in part}):
                 if not await self._ship_day(store, source, day, part):
                     return True
@@ -178,14 +251,24 @@ class Shipper:
     async def _ship_day(self, store: Store, source: Source, day: int, part: list[tuple[int, Event]]) -> bool:
         """Count *part*'s events of *day*; False when the store stands elsewhere and reading must start again."""
         source.days.add(day)
-        if day not in source.cursors:
-            source.cursors[day] = (await store.cursors(day, [source.producer]))[0]
-        cursor = source.cursors[day]
-        events = [(number, event) for number, event in part if event.day == day and number > cursor]
-        if not events:
+        if day in self._quarantine:
             return True
-        batch = tally(day, cursor, events[-1][0], (event for _, event in events))
-        match await store.apply(source.producer, batch):
+        try:
+            if day not in source.cursors:
+                source.cursors[day] = (await store.cursors(day, [source.producer]))[0]
+                self._check_cursor(source, source.cursors[day])
+            cursor = source.cursors[day]
+            events = [(number, event) for number, event in part if event.day == day and number > cursor]
+            if not events:
+                return True
+            batch = tally(day, cursor, events[-1][0], (event for _, event in events))
+            outcome = await store.apply(source.producer, batch)
+        except SomebodyElse:
+            raise
+        except StoreRefused as error:
+            self._set_aside(day, error)
+            return True
+        match outcome:
             case Applied(cursor=now_at, repeats=repeats):
                 source.cursors[day] = now_at
                 metrics.SHIPPED.inc(len(events))
@@ -194,17 +277,14 @@ class Shipper:
                     metrics.REPEATS.inc(repeats)
                 return True
             case Mismatch(cursor=now_at):
-                if now_at > source.last():
-                    raise StoreRefused(
-                        f"the store has counted {now_at:,} events of {source.producer.hex()}, which has only "
-                        f"{source.last():,}: somebody else writes under its name"
-                    )
+                self._check_cursor(source, now_at)
                 source.learn(day, now_at)
                 return now_at >= events[-1][0]
             case Sealed():
                 log.error("%d events of a closed day %d were left out", len(events), day)
                 metrics.LATE.inc(len(events))
                 source.cursors[day] = events[-1][0]
+                source.days.discard(day)  # the store's cursor stays where it was: not a sign that it forgot
                 return True
 
     def close(self) -> None:

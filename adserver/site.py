@@ -1,16 +1,17 @@
 """What a browser sees besides ads: creative files, the API description, and the sample page of the sample catalog."""
 
+import asyncio
 import re
 from importlib.resources import files
 
 import msgspec
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from adserver import repair
 from adserver.answers import problem_response
-from adserver.articles import Articles
+from adserver.articles import Articles, prepare
 from adserver.context import MOST_IDS
 from adserver.model import Format
 from adserver.openapi import describe
@@ -45,7 +46,7 @@ class Site(Struct):
             return Response(data, headers=headers, media_type=_MEDIA[match[1]])
         path = self.settings.data / "assets" / name  # of an earlier version
         if path.is_file():
-            return FileResponse(path, headers=headers, media_type=_MEDIA[match[1]])
+            return Response(await asyncio.to_thread(path.read_bytes), headers=headers, media_type=_MEDIA[match[1]])
         return problem_response(404, "There is no such file.")
 
     async def openapi(self, _: Request) -> Response:
@@ -59,7 +60,7 @@ class Site(Struct):
         """The sample article, filled in the very way `/render` fills one."""
         if not self.live.current.document.site.sample:
             return problem_response(404, "This is an ad server; its addresses are described in /openapi.json.")
-        article = repair.read(_sample("page.html"), MOST_IDS)
+        article = prepare(repair.read(_sample("page.html"), MOST_IDS))
         body = self.articles.fill(article, Format.HTML).body
         policy = (
             f"default-src 'self'; img-src 'self' {self.settings.base_url}; "

@@ -13,8 +13,8 @@ from typing import Any
 
 import redis.asyncio as aioredis
 from msgspec import Struct
-from redis.backoff import NoBackoff
 from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from adserver.errors import StoreRefused, StoreUnavailable
@@ -44,6 +44,7 @@ def client(url: str, *, single: bool = False) -> aioredis.Redis:
         retry=Retry(NoBackoff(), 0),
         single_connection_client=single,
         health_check_interval=0,
+        protocol=2,  # one round trip less to connect, and nothing arrives that was not asked for
         client_name="adserver",
     )
 
@@ -106,32 +107,33 @@ class Store:
     async def cursors(self, day: int, producers: Sequence[bytes]) -> list[int]:
         """How far *day* has counted each of these producers: 0 where it does not know one."""
         values = await self._ask(self._redis.hmget(partition(day), [f"@{producer.hex()}" for producer in producers]))
-        try:
-            return [int(value or 0) for value in values]
-        except ValueError:
-            raise StoreRefused(f"{partition(day)} holds cursors that are not numbers: {values!r:.80}") from None
+        if not all(map(_is_whole, values)):
+            raise StoreRefused(f"{partition(day)} holds cursors that are not numbers: {values!r:.80}")
+        return [int(value or 0) for value in values]
 
     async def apply(self, producer: bytes, batch: Batch) -> Outcome:
         """Count *batch*, whole or not at all. Raises StoreUnavailable or StoreRefused; then nothing is known."""
-        if self._sha is None:
-            self._sha = await self._ask(self._redis.script_load(_APPLY))
         arguments = _arguments(producer, batch)
         try:
-            reply = await self._ask(self._redis.evalsha(self._sha, 1, partition(batch.day), *arguments))
-        except _ForgottenScript:
+            reply = await self._run(batch.day, arguments)
+        except _ForgottenScript:  # the server was restarted, or somebody flushed its scripts
             self._sha = None
-            return await self.apply(producer, batch)
-        status, cursor, echo, to, repeats = reply
-        if (echo, to) != (producer.hex().encode(), batch.end):
-            raise StoreUnavailable(f"the store answered for {echo!r:.40} {to!r:.40}, which was not asked")
-        match status:
-            case b"applied":
-                return Applied(int(cursor), int(repeats))
-            case b"mismatch":
-                return Mismatch(int(cursor))
-            case b"sealed":
+            reply = await self._run(batch.day, arguments)
+        if not isinstance(reply, list) or reply[2:4] != [producer.hex().encode(), batch.end]:
+            raise StoreUnavailable(f"the store answered {reply!r:.80}, which was not asked")
+        match reply:
+            case [b"applied", int(cursor), _, _, int(repeats)]:
+                return Applied(cursor, repeats)
+            case [b"mismatch", int(cursor), *_]:
+                return Mismatch(cursor)
+            case [b"sealed", *_]:
                 return Sealed()
         raise StoreRefused(f"{partition(batch.day)} holds values that are not counts; nothing is added to it")
+
+    async def _run(self, day: int, arguments: list[Any]) -> Any:
+        if self._sha is None:
+            self._sha = await self._ask(self._redis.script_load(_APPLY))
+        return await self._ask(self._redis.evalsha(self._sha, 1, partition(day), *arguments))
 
     async def name_ads(self, names: Mapping[bytes, str]) -> None:
         if names:
@@ -141,23 +143,25 @@ class Store:
         await self._ask(self._redis.hset(PRODUCERS, producer.hex(), facts))
 
     async def producers(self) -> dict[str, str]:
-        found = await self._ask(self._redis.hgetall(PRODUCERS))
-        return {key.decode(): value.decode() for key, value in found.items()}
+        return _texts(await self._ask(self._redis.hgetall(PRODUCERS)))
 
     async def counts(self, day: int) -> dict[str, int]:
         """A day's count fields. Reads the directories first, so that token bits are never pulled."""
         directories = await self._ask(self._redis.hmget(partition(day), [f"F{hour}" for hour in range(25)]))
-        fields = [name for text in directories if text for name in text.decode().split("\n") if name]
+        fields = [name for text in directories if text for name in text.decode("ascii", "replace").split("\n") if name]
         found: dict[str, int] = {}
         for start in range(0, len(fields), 1000):
             some = fields[start : start + 1000]
             values = await self._ask(self._redis.hmget(partition(day), some))
-            found.update((field, int(value)) for field, value in zip(some, values, strict=True) if value is not None)
+            for field, value in zip(some, values, strict=True):
+                if not _is_whole(value):
+                    raise StoreRefused(f"{partition(day)} holds {value!r:.40} as the count {field!r:.80}")
+                if value is not None:
+                    found[field] = int(value)
         return found
 
     async def ad_names(self) -> dict[str, str]:
-        found = await self._ask(self._redis.hgetall(ADS))
-        return {key.decode(): value.decode() for key, value in found.items()}
+        return _texts(await self._ask(self._redis.hgetall(ADS)))
 
     async def ping(self) -> None:
         await self._ask(self._redis.ping())
@@ -172,18 +176,27 @@ class Store:
             return await asyncio.wait_for(command, TIMEOUT_S)
         except NoScriptError as error:
             raise _ForgottenScript(str(error)) from error
-        except AuthenticationError as error:
-            raise StoreUnavailable(f"the store refuses the password or user: {error}") from error
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 raise StoreRefused(f"a key of ours holds another program's data: {error}") from error
             raise StoreUnavailable(f"the store says: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
+            if isinstance(error.__cause__, AuthenticationError):  # the library wraps what happens while connecting
+                raise StoreUnavailable(f"the store refuses the password or user: {error}") from error
             raise StoreUnavailable(f"the store cannot be reached: {error or type(error).__name__}") from error
 
 
 class _ForgottenScript(StoreUnavailable):
-    """The server was restarted since the script was loaded."""
+    """The server does not know the script any more."""
+
+
+def _is_whole(value: bytes | None) -> bool:
+    """The same that apply.lua takes for a number; int() alone would take b" 7 " and b"1_000"."""
+    return value is None or (value.isdigit() and len(value) <= 15)
+
+
+def _texts(found: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in found.items()}
 
 
 def _arguments(producer: bytes, batch: Batch) -> list[Any]:

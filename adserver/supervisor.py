@@ -5,6 +5,7 @@ workers, SIGHUP and `--watch`, which publish the config directory instead of res
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.config import Config
+from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
 
 from adserver import logs
@@ -54,6 +55,8 @@ class Supervisor(Multiprocess):
             if self._embedded:
                 self._embedded.keep_alive()
         self.terminate_all()
+        for listener in self.sockets:
+            listener.close()  # else whoever connects now would wait for workers that accept no more
         self.join_all()
 
     def _replace_dead(self) -> None:
@@ -143,18 +146,72 @@ def _serve(settings: Settings) -> None:
     settings = _with_port(settings, sockets[0].getsockname()[1])
     if settings.ops_port is not None:
         sockets.append(_bind(_uvicorn(settings, port=settings.ops_port)))
-    numbers = tempfile.mkdtemp(prefix="adserver-metrics-")
     os.environ.update(settings.environment())
+    numbers = _new_numbers(settings)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = numbers
-    embedded = _start_embedded(settings)
+    _leave_gauges_to_the_workers()
+    embedded: EmbeddedStore | None = None
     try:
+        embedded = _start_embedded(settings)
+        asyncio.run(_expect_a_catalog(settings))
         supervisor = Supervisor(config, sockets, settings, embedded)
         _announce(settings)
         supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            raise CannotServe("a worker could not start; the log above says why")
     finally:
         if embedded:
             embedded.stop()
+        _remove_numbers(settings)
         shutil.rmtree(numbers, ignore_errors=True)
+
+
+_NUMBERS = "adserver-metrics-"
+
+
+def _new_numbers(settings: Settings) -> str:
+    """A directory for the workers' metrics, not on the journals' disk: a full one would fault their memory maps."""
+    _remove_numbers(settings)
+    numbers = tempfile.mkdtemp(prefix=_NUMBERS)
+    with contextlib.suppress(OSError):
+        (settings.data / "metrics").symlink_to(numbers)
+    return numbers
+
+
+def _remove_numbers(settings: Settings) -> None:
+    """Remove that directory; also the one a supervisor killed with -9 left behind, which the link still names."""
+    link = settings.data / "metrics"
+    with contextlib.suppress(OSError):
+        numbers = link.readlink()
+        if numbers.name.startswith(_NUMBERS):
+            shutil.rmtree(numbers, ignore_errors=True)
+        link.unlink()
+
+
+def _leave_gauges_to_the_workers() -> None:
+    """This process counts failed reloads; its gauges, never set, would pull every "lowest of all" down to 0."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    import adserver.metrics  # noqa: F401 - here, where its directory is known
+
+    mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+async def _expect_a_catalog(settings: Settings) -> None:
+    """Where the workers will have to begin with the files, say now what is wrong with these. Raises ConfigError."""
+    from adserver.config_files import read_config
+    from adserver.errors import StoreRefused, StoreUnavailable
+    from adserver.reload import snapshot_path
+    from adserver.store import open_store
+    from adserver.versions import live_number
+
+    if snapshot_path(settings).exists():
+        return
+    with contextlib.suppress(StoreUnavailable, StoreRefused):
+        async with open_store(settings.store_url) as store:
+            if await live_number(store):
+                return
+    read_config(Path(settings.config))
 
 
 def _bind(config: Config) -> Any:

@@ -29,7 +29,10 @@ BEACON_WAIT_S = 2.0
 CLICK_WAIT_S = 0.05
 MOST_BODY = 1024
 
-GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+GIF = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00"
+    b"!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
 _GIF = [(b"content-type", b"image/gif"), (b"content-length", b"%d" % len(GIF)), NO_STORE, NOSNIFF]
 _GONE = b"<!doctype html><title>Link not found</title><p>This link does not lead anywhere any more.</p>"
 
@@ -79,7 +82,7 @@ class Tracking:
             await self._responses.method_not_allowed(send, route.name, allow.encode())
             return
         headers: Headers = scope["headers"]
-        if method == "POST" and (refused := _judge_body(headers)):
+        if method == "POST" and (refused := await _judge_body(headers, receive)):
             await self._responses.problem(send, route.name, *refused)
             return
         token, ignored = self._read(path[3:], route.type)
@@ -181,11 +184,23 @@ class Tracking:
         await self._responses.send(send, "click", 302, headers, b"")
 
 
-def _judge_body(headers: Headers) -> tuple[int, str] | None:
+async def _judge_body(headers: Headers, receive: Receive) -> tuple[int, str] | None:
     """A beacon's body says nothing; only its size and coding can be wrong."""
     for name, value in headers:
-        if name == b"content-length" and int(value) > MOST_BODY:
-            return 413, f"A beacon's body is ignored and may have {MOST_BODY} bytes at most."
         if name == b"content-encoding" and value.strip().lower() != b"identity":
             return 415, "Bodies are not decompressed; send none."
+        if (name == b"content-length" and int(value) > MOST_BODY) or (
+            name == b"transfer-encoding" and not await _is_small(receive)
+        ):
+            return 413, f"A beacon's body is ignored and may have {MOST_BODY} bytes at most."
     return None
+
+
+async def _is_small(receive: Receive) -> bool:
+    """Read a body that was sent without its length, until it ends or has become too large."""
+    size = 0
+    while True:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MOST_BODY or not message.get("more_body", False):
+            return size <= MOST_BODY

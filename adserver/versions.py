@@ -5,6 +5,7 @@ together or not at all. A version never changes; its number is never used again 
 """
 
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from adserver.errors import Conflict, StoreRefused
 from adserver.store import Store
 
 KEY = "as:{catalog}"
+_ASSET = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}", re.ASCII)
 
 _PUBLISH = """
 local live = redis.call('HGET', KEYS[1], 'live') or '0'
@@ -43,7 +45,7 @@ def decode(data: bytes) -> Version:
     """Raises StoreRefused when *data* is not a version as this service writes them."""
     try:
         return msgspec.json.decode(data, type=Version)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreRefused(f"{KEY} holds a version this service cannot read: {error}") from None
 
 
@@ -79,6 +81,10 @@ async def publish(store: Store, version: Version, assets: dict[str, bytes], expe
 async def read_asset(store: Store, name: str) -> bytes | None:
     """An image's bytes; None when the store does not have it or has something else under its name."""
     data: bytes | None = await store.ask("GET", _asset_key(name))
-    if data is None or hashlib.blake2b(data, digest_size=16).hexdigest() != name.split(".")[0]:
+    if (
+        data is None
+        or not _ASSET.fullmatch(name)
+        or hashlib.blake2b(data, digest_size=16).hexdigest() != name.split(".")[0]
+    ):
         return None
     return data

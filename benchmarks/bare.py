@@ -23,14 +23,14 @@ def answer(head_and_body: bytes) -> App:
     head, _, body = head_and_body.partition(b"\n\n")
     headers = [(name, value) for name, _, value in (line.partition(b": ") for line in head.split(b"\n"))]
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     return app
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+async def echo(_: Scope, receive: Receive, send: Send) -> None:
     """Whatever was sent."""
     parts = []
     more = True

@@ -27,7 +27,7 @@ init = function(args)
 end
 request = function()
   at = at + 1
-  return wrk.format("GET", lines[at])  -- past the last one there is none: an error, and no token is sent twice
+  return wrk.format("GET", lines[at])  -- behind the last one this is the URL's own path
 end
 """
 _BODIES = """

@@ -60,7 +60,7 @@ EDGES = {
     "serving": "answering answers",
     "tracking": "answers invalid journal metrics reload seen",
     "site": "answers articles reload settings",
-    "health": "answers journal metrics reload reporting settings ship store",
+    "health": "answers journal metrics neighbours reload reporting settings ship store",
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),

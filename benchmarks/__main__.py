@@ -1,0 +1,306 @@
+"""The speed of the service beside that of a bare function on the same server, measured in one run.
+
+A machine does what it likes from minute to minute, so a figure says nothing by itself: ours and its baseline are
+measured in turns, and only their ratio is to be compared with anything. Exit codes: 0 measured, 1 an answer or a
+count was wrong, 2 usage, 3 something the benchmark needs is missing.
+"""
+
+import argparse
+import os
+import platform
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from msgspec import Struct
+
+from adserver.days import Days
+from adserver.secret import read_keys
+from adserver.settings import Settings, cores
+from adserver.token import Mint, verify
+from benchmarks import load
+from benchmarks.articles import SLOTS, write_articles
+from benchmarks.load import CONNECTIONS, HOW_TO_GET_WRK, Load, Run, WrongAnswers
+from benchmarks.processes import (
+    Answer,
+    CannotRun,
+    Service,
+    ask,
+    find_nginx,
+    running_bare,
+    running_nginx,
+    running_service,
+)
+
+_BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+_ARTICLES = 10_000
+_AD = f"/ads/{SLOTS[0]}"
+
+
+class Row(Struct, frozen=True):
+    """One line of the table, and the ratios of its single rounds."""
+
+    figure: str
+    against: str
+    ours: float
+    baseline: float
+    to_reach: float | None
+    pairs: list[float]
+
+
+class Bench:
+    """Measures the rows, one after the other."""
+
+    def __init__(self, service: Service, directory: Path, rounds: int, seconds: int, parts: ExitStack) -> None:
+        self.service = service
+        self.directory = directory
+        self.rounds = rounds
+        self.seconds = seconds
+        self.rows: list[Row] = []
+        self.beacons = 0
+        self.day = 0
+        self._parts = parts
+
+    def measure_ads(self) -> None:
+        answer = self._typical_snippet()
+        (self.directory / "snippet").write_bytes(answer.replay())
+        bare = self._bare("answer", str(self.directory / "snippet"))
+        sides = {"ours": (self.service.port, Load("plain", _AD)), "bare": (bare, Load("plain", _AD))}
+        nginx = find_nginx()
+        if nginx:
+            port = self._parts.enter_context(running_nginx(nginx, self.directory / "nginx", answer.body))
+            sides["nginx"] = (port, Load("plain", "/snippet.html"))
+        runs = self._race(sides)
+        figure, size = f"GET {_AD}", f"{len(answer.body):,} bytes"
+        self._add(figure, f"bare function, same {size} and headers", runs["ours"], runs["bare"], 0.85)
+        if nginx:
+            self._add(figure, f"nginx, static file of {size} (ceiling)", runs["ours"], runs["nginx"], None)
+
+    def measure_render(self) -> None:
+        articles = list(write_articles(_ARTICLES))
+        rendered = ask(self.service.port, "POST", "/render", articles[0], {"content-type": "text/html"})
+        if rendered.headers.get("adserver-filled") != str(len(SLOTS)) or b"[the_ad" in rendered.body:
+            raise WrongAnswers(f"/render: expected {len(SLOTS)} ads and no shortcode left; got {rendered.headers}")
+        bare = self._bare("echo")
+        for name, bodies, to_reach in (
+            ("the same article", articles[:1], 0.40),
+            (f"{len(articles):,} different articles", articles, 0.20),
+        ):
+            file = self.directory / "bodies"
+            load.write_bodies(file, bodies)
+            sending = Load("bodies", "/render", file)
+            runs = self._race({"ours": (self.service.port, sending), "bare": (bare, sending)})
+            size = sum(map(len, bodies)) // len(bodies)
+            figure = f"POST /render, {name}, {len(SLOTS)} shortcodes"
+            self._add(figure, f"bare function, echoing {size:,} bytes", runs["ours"], runs["bare"], to_reach)
+
+    def measure_beacons(self) -> None:
+        mint = self._mint()
+        gif = ask(self.service.port, "GET", mint(), headers={"user-agent": _BROWSER})
+        if gif.status != 200 or "adserver-ignored" in gif.headers:
+            raise WrongAnswers(f"a fresh token's impression was not counted: {gif.status} {gif.headers}")
+        (self.directory / "gif").write_bytes(gif.replay())
+        bare = self._bare("answer", str(self.directory / "gif"))
+        file = self.directory / "tokens"
+        # Behind the last token wrk asks for this path, which the service refuses: none is sent twice unnoticed.
+        sending = Load("targets", "/out-of-tokens", file, (f"user-agent: {_BROWSER}",))
+
+        def write_tokens(seconds: int, rate: float) -> None:
+            file.write_text("".join(f"{mint()}\n" for _ in range(int(rate * seconds) + 1000)))
+
+        write_tokens(1, 20_000)
+        most = 1.5 * load.run(sending, bare, 1, self.directory).rate  # also of a bare function, which counts nothing
+        runs = self._race(
+            {"ours": (self.service.port, sending), "bare": (bare, sending)},
+            before=lambda seconds: write_tokens(seconds, most),
+        )
+        self.beacons += sum(run.answered for run in runs["ours"]) + 1
+        figure = f"GET /i/{{token}}, synced to disk, {CONNECTIONS} connections"
+        self._add(figure, f"bare function, same {len(gif.body)} bytes and headers", runs["ours"], runs["bare"], 0.45)
+
+    def check_counts(self) -> None:
+        """Every answer is a 200, and the report has counted each of them: no more, no less."""
+        self.service.settle()
+        answers = self.service.answers()
+        wrong = {key: n for key, n in answers.items() if key not in _RIGHT}
+        if wrong:
+            raise WrongAnswers(f"answers by route and status that should not be: {wrong}")
+        ads, articles, impressions = (answers[key] for key in _RIGHT)
+        counted = self.service.report(Days.date(self.day).isoformat())
+        expected = {
+            "requests": ads + articles * len(SLOTS),
+            "served": ads + articles * len(SLOTS),
+            "impressions": impressions,
+            "invalid": 0,
+        }
+        if counted != expected:
+            raise WrongAnswers(f"the report counts {counted}; the answers given say {expected}")
+        # wrk does not read what is still on its way when its time is up.
+        on_their_way = impressions - self.beacons
+        if not 0 <= on_their_way <= CONNECTIONS * (self.rounds + 1):
+            raise WrongAnswers(f"wrk read {self.beacons:,} beacons' answers, the service sent {impressions:,}")
+        print(
+            f"Checked: every answer a 2xx; report = answers: {counted['impressions']:,} impressions "
+            f"({self.beacons:,} read by wrk, {on_their_way} on their way when a run ended), "
+            f"{counted['served']:,} served."
+        )
+
+    def _bare(self, *arguments: str) -> int:
+        return self._parts.enter_context(running_bare(*arguments, log=self.directory / "bare.log"))
+
+    def _race(
+        self, sides: dict[str, tuple[int, Load]], before: Callable[[int], None] | None = None
+    ) -> dict[str, list[Run]]:
+        """Measure the sides in turns, the order turned around each time; the first short run only warms up."""
+        runs: dict[str, list[Run]] = {name: [] for name in sides}
+        warming = 0
+        for number in range(self.rounds + 1):
+            seconds = self.seconds if number else 1
+            if before:
+                before(seconds)
+            for name in sorted(sides, reverse=number % 2 == 0):
+                port, sending = sides[name]
+                self.service.settle()
+                run = load.run(sending, port, seconds, self.directory)
+                if number:
+                    runs[name].append(run)
+                elif name == "ours" and sending.kind == "targets":
+                    warming = run.answered
+            progress(f"{sides['ours'][1].path} round {number} of {self.rounds}")
+        self.beacons += warming
+        return runs
+
+    def _add(self, figure: str, against: str, ours: list[Run], baseline: list[Run], to_reach: float | None) -> None:
+        pairs = [one.rate / other.rate for one, other in zip(ours, baseline, strict=True)]
+        rates = (median(run.rate for run in ours), median(run.rate for run in baseline))
+        self.rows.append(Row(figure, against, *rates, to_reach, pairs))
+
+    def _typical_snippet(self) -> Answer:
+        """Ads take turns and differ in length: the answer of middle length among a hundred."""
+        answers = [ask(self.service.port, "GET", _AD) for _ in range(101)]
+        if any(answer.status != 200 or not answer.body for answer in answers):
+            raise WrongAnswers(f"{_AD}: expected an ad each time, and one answer had none")
+        return sorted(answers, key=lambda answer: len(answer.body))[50]
+
+    def _mint(self) -> Callable[[], str]:
+        """Makes a beacon's path with a token never used before, signed with the service's own keys."""
+        keys = read_keys(Settings(data_dir=str(self.service.data)))
+        snippet = ask(self.service.port, "GET", _AD).body
+        served = verify(keys, snippet.split(b"/i/")[1][:48])
+        self.day = served.day
+        mint = Mint(keys, secrets.token_bytes(5))
+        return lambda: f"/i/{mint.token(served.ad, served.day, time.time(), served.allowed).decode()}"
+
+
+_RIGHT = (("ad", "200"), ("render", "200"), ("impression", "200"))
+
+
+def progress(what: str) -> None:
+    """For the person who waits; not part of the output."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+
+
+_NUMBERS = range(2, 5)
+
+
+def table(rows: list[Row]) -> str:
+    titles = ["figure", "measured against", "ours", "baseline", "ratio", "to reach"]
+    lines = [titles]
+    for row in rows:
+        ratio = row.ours / row.baseline
+        goal = "-" if row.to_reach is None else f"≥ {row.to_reach:.2f}{'' if ratio >= row.to_reach else ' missed'}"
+        lines.append([row.figure, row.against, f"{row.ours:,.0f}", f"{row.baseline:,.0f}", f"{ratio:.2f}", goal])
+    widths = [max(len(line[n]) for line in lines) for n in range(len(titles))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if 2 <= n <= 4 else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def footnote(bench: Bench, sync_ms: float) -> str:
+    spread = "; ".join(f"{min(row.pairs):.2f} to {max(row.pairs):.2f}" for row in bench.rows)
+    python, n = platform.python_version(), cores()
+    return f"""\
+Requests per second: medians of {bench.rounds} runs of {bench.seconds} s each, ours and baseline in turns, one worker,
+{CONNECTIONS} keep-alive connections. Ratios of single rounds, row by row: {spread}.
+{platform.system()}, {n} cores, Python {python}; syncing 32 bytes takes {sync_ms:.2f} ms here (median of 50).
+While it answers, ours also counts: its shipper runs in the worker, and the embedded store beside it. These and wrk
+share the {n} cores. A figure means nothing without the baseline from the same run."""
+
+
+def time_sync(directory: Path) -> float:
+    """Milliseconds that 32 bytes take to reach the disk."""
+    took = []
+    with (directory / "sync").open("wb", buffering=0) as file:
+        file.write(b"\0" * 65536)
+        os.fsync(file.fileno())
+        for n in range(50):
+            began = time.perf_counter()
+            os.pwrite(file.fileno(), b"\1" * 32, n * 32)
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    return median(took)
+
+
+def measure(rounds: int, seconds: int, directory: Path) -> None:
+    load.write_scripts(directory)
+    sync_ms = time_sync(directory)
+    with ExitStack() as parts:
+        service = parts.enter_context(running_service(directory / "data"))
+        bench = Bench(service, directory, rounds, seconds, parts)
+        bench.measure_ads()
+        bench.measure_render()
+        bench.measure_beacons()
+        progress("")
+        print(table(bench.rows), footnote(bench, sync_ms), sep="\n\n", flush=True)
+        bench.check_counts()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The parts by themselves, in microseconds: python -m benchmarks.micro",
+    )
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="runs of each side (default: 7)")
+    parser.add_argument("--seconds", type=int, default=2, metavar="S", help="whole seconds a run takes (default: 2)")
+    parser.add_argument(
+        "--directory",
+        metavar="PATH",
+        help="where the service's data is kept meanwhile: the disk that beacons are synced to (default: TMPDIR)",
+    )
+    options = parser.parse_args(arguments)
+    if not 1 <= options.rounds <= 100 or not 1 <= options.seconds <= 60:
+        parser.error("expected 1 to 100 rounds of 1 to 60 seconds")
+    if not load.find_wrk():
+        print(HOW_TO_GET_WRK, file=sys.stderr)
+        return 3
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    try:
+        with tempfile.TemporaryDirectory(prefix="adserver-bench-", dir=options.directory) as directory:
+            measure(options.rounds, options.seconds, Path(directory))
+    except WrongAnswers as error:
+        print(f"Wrong: {error}", file=sys.stderr)
+        return 1
+    except (CannotRun, OSError) as error:
+        print(error, file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

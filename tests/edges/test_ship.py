@@ -1,0 +1,699 @@
+"""Shipping against real journals and real servers: whatever the store forgets or fails at, each event counts once."""
+
+import asyncio
+import random
+import shutil
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adserver import events, journal, ship
+from adserver.errors import JournalUnavailable, StoreUnavailable
+from adserver.events import TOKEN_BIT, Event, Type
+from adserver.journal import HEADER, RECORD, Journal, Reader, create_journal
+from adserver.ship import Shipper
+from adserver.store import Store, open_store, partition
+from adserver.tally import field_of
+from tests.edges.servers import Server
+
+DAY = 20514
+AD = bytes.fromhex("0b5d1122334455") + b"\0"
+IMPRESSION = "3:14:0b5d1122334455"
+SERVED = "1:14:0b5d1122334455"
+
+
+def put(to: Journal, serial: int, type_: Type = Type.IMPRESSION, day: int = DAY) -> int:
+    return to.append(type_, 0, day, 14, to.issuer, serial, AD, 1_772_000_000.0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "journal"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loop with shorter rests, so that a test need not wait for seconds."""
+    monkeypatch.setattr(ship, "FLUSH_S", 0.005)
+    monkeypatch.setattr(ship, "ADOPT_S", 0.02)
+    monkeypatch.setattr(ship, "REREAD_S", 0.05)
+    monkeypatch.setattr(ship, "RELEASE_S", 0.2)
+
+
+class Shipping:
+    """A journal, its shipper, and the loop that runs it."""
+
+    def __init__(self, root: Path, url: str, segment_bytes: int) -> None:
+        self.journal = create_journal(root, segment_bytes=segment_bytes)
+        self.shipper = Shipper(self.journal, root, url)
+        self.stopping = asyncio.Event()
+        self.task = asyncio.create_task(self.shipper.run(self.stopping))
+
+    async def counted(self, within_s: float = 15) -> None:
+        """Everything stored so far has been counted."""
+        await self.journal.wait_synced()
+        await eventually(
+            lambda: self.shipper.waiting() == 0 and self.shipper.trouble is None or self.task.done(), within_s
+        )
+        assert not self.task.done() or self.task.result() is None
+
+    async def stop(self) -> None:
+        await self.journal.drain()
+        self.stopping.set()
+        await self.task
+
+    async def close(self) -> None:
+        if not self.task.done():
+            await self.stop()
+        await self.journal.close()
+        self.shipper.close()
+
+
+async def eventually(condition: Callable[[], object], within_s: float = 15) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def shipping(
+    root: Path, url: str, body: Callable[[Shipping], Awaitable[None]], segment_bytes: int = HEADER + 64 * RECORD
+) -> None:
+    async def main() -> None:
+        one = Shipping(root, url, segment_bytes)
+        try:
+            await body(one)
+        finally:
+            await one.close()
+
+    asyncio.run(main())
+
+
+def counts(server: Server, day: int = DAY) -> dict[str, int]:
+    async def main() -> dict[str, int]:
+        async with open_store(server.url) as store:
+            return {field: count for field, count in (await store.counts(day)).items() if count}
+
+    return asyncio.run(main())
+
+
+async def look(server: Server, day: int = DAY) -> dict[str, int]:
+    return await asyncio.to_thread(counts, server, day)
+
+
+def ask(server: Server, *command: Any) -> Any:
+    with server.client() as client:
+        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def dead_journal(root: Path, count: int, day: int = DAY) -> Path:
+    """A journal of *count* impressions whose writer is gone, with the ad's name in it."""
+
+    async def main() -> Path:
+        made = create_journal(root, segment_bytes=HEADER + 64 * RECORD)
+        made.name(AD[:7], "889990/spring/loaf")
+        for serial in range(count):
+            put(made, serial, day=day)
+        await made.close()
+        return made.directory
+
+    return asyncio.run(main())
+
+
+def test_what_is_synced_is_counted(root: Path, server: Server) -> None:
+    """
+    Events of several types over many segments arrive, and nothing waits at the end.
+    """
+
+    async def body(one: Shipping) -> None:
+        for n in range(3000):
+            put(one.journal, n // 3, (Type.SERVED, Type.IMPRESSION, Type.CLICK)[n % 3])
+        await one.counted()
+
+    shipping(root, server.url, body)
+
+    assert counts(server) == {SERVED: 1000, IMPRESSION: 1000, "5:14:0b5d1122334455": 1000}
+
+
+def test_what_is_not_synced_is_not_counted(root: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A record that power could still take away is not shipped.
+    """
+    monkeypatch.setattr(journal, "SYNC_WITHIN_S", 3600)
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await one.counted()
+        put(one.journal, 2)
+        await asyncio.sleep(0.1)
+        assert await look(server) == {IMPRESSION: 1}
+        assert one.shipper.own.position == 1
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 2}
+
+
+def test_an_outage_delays_counts_and_loses_none(root: Path, own_server: Server) -> None:
+    """
+    Events of a time without store are counted when it is back; the shipper says why they wait.
+    """
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await one.counted()
+        own_server.kill()
+        for serial in range(2, 500):
+            put(one.journal, serial)
+        await one.journal.wait_synced()
+        await eventually(lambda: one.shipper.trouble)
+        assert "cannot be reached" in (one.shipper.trouble or "")
+        assert one.shipper.waiting() > 0
+        await asyncio.to_thread(own_server.start)
+        await one.counted()
+
+    shipping(root, own_server.url, body)
+    assert counts(own_server) == {IMPRESSION: 499}
+
+
+def test_no_store_at_the_start_is_ridden_out(root: Path, own_server: Server) -> None:
+    """
+    The worker may start before the store does.
+    """
+    own_server.kill()
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await eventually(lambda: "reached" in (one.shipper.trouble or ""))
+        await asyncio.to_thread(own_server.start)
+        await one.counted()
+
+    shipping(root, own_server.url, body)
+    assert counts(own_server) == {IMPRESSION: 1}
+
+
+@pytest.mark.parametrize("aof", ["kept", "cut", "gone"])
+def test_a_killed_store_counts_each_event_once(root: Path, own_server: Server, aof: str) -> None:
+    """
+    kill -9 amid batches, then a restart with its file, with half of it, and without: the journal fills what is gone.
+    """
+
+    async def body(one: Shipping) -> None:
+        for turn in range(3):
+            for n in range(400):
+                put(one.journal, 1000 * turn + n)
+                put(one.journal, 0, Type.SERVED)
+            await one.journal.wait_synced()
+            await asyncio.sleep(random.random() * 0.02)
+            own_server.kill()
+            (log,) = (own_server.directory / "appendonlydir").glob("*.incr.aof")
+            if aof == "cut":
+                log.write_bytes(log.read_bytes()[: random.randrange(log.stat().st_size + 1)])
+            if aof == "gone":
+                shutil.rmtree(own_server.directory / "appendonlydir")
+            await asyncio.to_thread(own_server.start)
+        async with asyncio.timeout(10):
+            while await look(own_server) != {IMPRESSION: 1200, SERVED: 1200}:
+                await asyncio.sleep(0.02)
+
+    shipping(root, own_server.url, body)
+    assert counts(own_server) == {IMPRESSION: 1200, SERVED: 1200}
+
+
+def test_a_wiped_store_is_rebuilt_from_the_journals(root: Path, server: Server) -> None:
+    """
+    After FLUSHALL, without a single new event, counts and ad names are back, those of adopted journals too.
+    """
+    dead_journal(root, 200)
+
+    async def body(one: Shipping) -> None:
+        one.journal.name(b"\x07" * 7, "889991/autumn/loaf")
+        for serial in range(300):
+            put(one.journal, serial)
+            put(one.journal, serial, day=DAY + 1)
+        await one.counted()
+        await eventually(lambda: len(one.shipper.sources) == 2 and one.shipper.waiting() == 0)
+        before = await look(server)
+        for _ in range(2):
+            ask(server, "FLUSHALL")
+            ask(server, "SCRIPT", "FLUSH")
+            async with asyncio.timeout(10):
+                while await look(server) != before or (await look(server, DAY + 1)) != {IMPRESSION: 300}:
+                    await asyncio.sleep(0.02)
+        names = set(ask(server, "HVALS", "as:ads"))
+        assert names == {b"889991/autumn/loaf", b"889990/spring/loaf"}
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 500}
+
+
+def test_a_dead_journal_is_shipped_under_its_own_id(root: Path, server: Server) -> None:
+    """
+    What a killed worker left is adopted, counted from its own cursor, and never a second time.
+    """
+    directory = dead_journal(root, 500)
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await eventually(lambda: len(one.shipper.sources) == 2)
+        await one.counted()
+        assert int(ask(server, "HGET", partition(DAY), f"@{directory.name}")) == 500
+
+    for boots in (1, 2):  # the second boot adopts it again, and the first one's journal
+        shipping(root, server.url, body) if boots == 1 else shipping(root, server.url, still)
+        assert counts(server) == {IMPRESSION: 501}
+
+
+async def still(one: Shipping) -> None:
+    """Nothing new; wait until both dead journals are adopted and looked through."""
+    await eventually(lambda: len(one.shipper.sources) == 3)
+    await one.counted()
+
+
+def test_a_journal_of_many_days_counts_each(root: Path, server: Server) -> None:
+    """
+    Days change within a batch and come back; each day has its own cursor.
+    """
+
+    async def body(one: Shipping) -> None:
+        for n in range(900):
+            put(one.journal, n, day=DAY + n // 7 % 3)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    per_day = Counter(DAY + n // 7 % 3 for n in range(900))
+    assert {day: counts(server, day) for day in per_day} == {day: {IMPRESSION: n} for day, n in per_day.items()}
+
+
+def test_two_shippers_of_one_cloned_journal_count_it_once(root: Path, tmp_path: Path, server: Server) -> None:
+    """
+    A cloned volume is adopted by two services at once: compare-and-set lets each batch in once.
+    """
+    dead_journal(root, 5000)
+    clone = tmp_path / "clone"
+    shutil.copytree(root, clone)
+
+    async def main() -> None:
+        pair = [Shipping(place, server.url, HEADER + 64 * RECORD) for place in (root, clone)]
+        for one in pair:
+            await eventually(lambda one=one: len(one.shipper.sources) == 2)  # type: ignore[misc]
+        for one in pair:
+            await one.counted()
+            await one.close()
+
+    asyncio.run(main())
+    assert counts(server) == {IMPRESSION: 5000}
+
+
+def test_a_shorter_copy_of_a_dead_journal_is_taken_as_counted(root: Path, tmp_path: Path, server: Server) -> None:
+    """
+    An old snapshot of a volume knows less than the store: nothing to do, and our own events are counted.
+    """
+    directory = dead_journal(root, 100)
+    clone = tmp_path / "clone"
+    shutil.copytree(root, clone)
+
+    async def adopt(one: Shipping) -> None:
+        await eventually(lambda: len(one.shipper.sources) == 2)
+        await one.counted()
+
+    shipping(root, server.url, adopt)
+    segment = clone / directory.name / f"{1:020}.seg"
+    segment.write_bytes(segment.read_bytes()[: HEADER + 40 * RECORD])
+    (clone / directory.name / f"{65:020}.seg").unlink()
+
+    async def body(one: Shipping) -> None:
+        await adopt(one)
+        put(one.journal, 7)
+        await one.counted()
+
+    shipping(clone, server.url, body)
+    assert counts(server) == {IMPRESSION: 101}
+
+
+def test_somebody_elses_progress_is_taken_over(root: Path, server: Server) -> None:
+    """
+    When the store stands ahead within what we have (another adopter was quicker), we go on from there.
+    """
+    directory = dead_journal(root, 50)
+
+    async def ahead(store: Store) -> None:
+        from adserver.tally import tally
+
+        some = [Event(Type.IMPRESSION, 0, DAY, 14, bytes.fromhex(directory.name)[:5], n, AD, 0) for n in range(30)]
+        await store.apply(bytes.fromhex(directory.name), tally(DAY, 0, 30, some))
+
+    async def apply() -> None:
+        async with open_store(server.url) as store:
+            await ahead(store)
+
+    asyncio.run(apply())
+
+    async def body(one: Shipping) -> None:
+        await eventually(lambda: len(one.shipper.sources) == 2)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 50}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cursor_beyond_our_own_last_record_stops_shipping(root: Path, server: Server, when: str) -> None:
+    """
+    Somebody else writes under our name: say so, count nothing more, keep journalling.
+    """
+
+    async def body(one: Shipping) -> None:
+        if when == "after":
+            put(one.journal, 1)
+            await one.counted()
+        ask(server, "HSET", partition(DAY), f"@{one.journal.producer.hex()}", 1000)
+        put(one.journal, 2)
+        await one.journal.wait_synced()
+        await eventually(lambda: "somebody else" in (one.shipper.trouble or ""))
+        assert one.journal.failure is None
+        ask(server, "HSET", partition(DAY), f"@{one.journal.producer.hex()}", 0 if when == "before" else 1)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 1 if when == "before" else 2}
+
+
+def test_a_day_with_a_hostile_value_is_set_aside(root: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It is named in the log and left alone, other days are counted; once it is mended its events are counted too.
+    """
+    ask(server, "HSET", partition(DAY), IMPRESSION, "abc")
+    ask(server, "SET", partition(DAY + 2), "another program's")
+
+    async def body(one: Shipping) -> None:
+        for n in range(30):
+            put(one.journal, n, day=DAY + n % 3)
+        await one.journal.wait_synced()
+        async with asyncio.timeout(10):
+            while await look(server, DAY + 1) != {IMPRESSION: 10}:
+                await asyncio.sleep(0.02)
+        await eventually(lambda: f"day {DAY} is not counted" in caplog.text)
+        await eventually(lambda: f"day {DAY + 2} is not counted" in caplog.text)
+        assert ask(server, "HGETALL", partition(DAY)) in ({IMPRESSION.encode(): b"abc"}, [IMPRESSION.encode(), b"abc"])
+        assert ask(server, "GET", partition(DAY + 2)) == b"another program's"
+        ask(server, "DEL", partition(DAY), partition(DAY + 2))
+        async with asyncio.timeout(10):
+            while [await look(server, day) for day in (DAY, DAY + 2)] != [{IMPRESSION: 10}] * 2:
+                await asyncio.sleep(0.02)
+
+    shipping(root, server.url, body)
+    assert counts(server, DAY + 1) == {IMPRESSION: 10}
+
+
+def test_a_closed_day_takes_nothing_and_is_told_once(
+    root: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Late events of a sealed day are left out; the rest goes on.
+    """
+    ask(server, "HSET", partition(DAY), "sealed", 1)
+
+    async def body(one: Shipping) -> None:
+        for n in range(20):
+            put(one.journal, n, day=DAY + n % 2)
+        await one.counted()
+        await asyncio.sleep(0.2)  # several rounds of asking for the cursors again
+        assert caplog.text.count("closed day") == 1
+
+    shipping(root, server.url, body)
+    assert counts(server, DAY + 1) == {IMPRESSION: 10}
+    assert counts(server) == {}
+
+
+def test_stopping_ships_what_is_left(root: Path, server: Server) -> None:
+    """
+    What is synced when the stop comes is counted before the shipper returns.
+    """
+
+    async def body(one: Shipping) -> None:
+        for n in range(5000):
+            put(one.journal, n)
+        await one.stop()
+        assert one.shipper.waiting() == 0
+
+    shipping(root, server.url, body, segment_bytes=HEADER + 5000 * RECORD)
+    assert counts(server) == {IMPRESSION: 5000}
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+def test_stopping_without_a_store_is_prompt(root: Path, own_server: Server, how: str) -> None:
+    """
+    A store that is away or hangs holds nobody up: the events stay in the journal for a successor.
+    """
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await one.counted()
+        own_server.kill() if how == "killed" else own_server.pause()
+        put(one.journal, 2)
+        await one.journal.wait_synced()
+        began = time.monotonic()
+        await one.stop()
+        assert time.monotonic() - began < 3
+        assert one.shipper.waiting() == 1
+
+    shipping(root, own_server.url, body)
+
+
+def test_a_loop_cancelled_in_a_batch_leaves_nothing_wrong(root: Path, server: Server) -> None:
+    """
+    A stop that runs out of grace cancels amid a command; a successor counts the rest exactly.
+    """
+
+    async def main() -> None:
+        one = Shipping(root, server.url, HEADER + 20_000 * RECORD)
+        for n in range(20_000):
+            put(one.journal, n)
+        await one.journal.wait_synced()
+        await eventually(lambda: one.shipper.own.position > 0)
+        one.task.cancel()
+        await asyncio.gather(one.task, return_exceptions=True)
+        await one.journal.close()
+        one.shipper.close()
+
+    asyncio.run(main())
+
+    async def body(one: Shipping) -> None:
+        await eventually(lambda: len(one.shipper.sources) == 2)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 20_000}
+
+
+def test_the_loop_turns_while_a_long_journal_is_gone_through(root: Path, server: Server) -> None:
+    """
+    Adopting a journal that was counted long ago does not stop the worker from answering.
+    """
+    directory = dead_journal(root, 20_000)
+    longest = 0.0
+
+    async def body(one: Shipping) -> None:
+        nonlocal longest
+        last = time.monotonic()
+        while len(one.shipper.sources) < 2 or one.shipper.waiting():
+            await asyncio.sleep(0)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    shipping(root, server.url, body)
+    longest = 0.0
+    shipping(root, server.url, body)
+    assert longest < 0.25
+    assert counts(server) == {IMPRESSION: 20_000}
+    assert Reader(directory).last() == 20_000
+
+
+def test_a_read_is_bounded(root: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However long a journal is, a batch holds MOST_RECORDS records and MOST_TOKEN_EVENTS token events at most.
+    """
+    dead_journal(root, 7000)
+    sizes: list[int] = []
+    real = Store.apply
+
+    async def apply(store: Store, producer: bytes, batch: Any) -> Any:
+        sizes.append(sum(map(len, batch.tokens.values())))
+        return await real(store, producer, batch)
+
+    monkeypatch.setattr(Store, "apply", apply)
+
+    async def body(one: Shipping) -> None:
+        await eventually(lambda: len(one.shipper.sources) == 2)
+        assert len(one.shipper.sources[1].read()) <= ship.MOST_RECORDS
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert sum(sizes) == 7000
+    assert max(sizes) <= ship.MOST_TOKEN_EVENTS
+
+
+def test_a_hole_in_a_journal_is_told_and_what_precedes_it_counted(
+    root: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A segment damaged on disk stops its own journal only; put right, the rest is counted.
+    """
+    directory = dead_journal(root, 300)
+    path = directory / f"{65:020}.seg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: HEADER + 5 * RECORD] + b"\xff" + whole[HEADER + 5 * RECORD + 1 :])
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await eventually(lambda: "record 70 is damaged" in caplog.text)
+        async with asyncio.timeout(10):
+            while await look(server) != {IMPRESSION: 70}:
+                await asyncio.sleep(0.01)
+        assert one.shipper.waiting() == 300 - 69
+        path.write_bytes(whole)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 301}
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_a_record_of_a_later_version_waits(root: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    After a roll-back a journal may hold types this version does not know: they are kept, and the worker lives.
+    """
+    directory = dead_journal(root, 5)
+    producer = bytes.fromhex(directory.name)
+    record = events.pack(99, 0, DAY, 14, b"abcde", 1, AD, 1, 6)
+    with (directory / f"{1:020}.seg").open("ab") as file:
+        file.write(record + journal._CRC.pack(zlib.crc32(record, zlib.crc32(producer))))
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 100)
+        await eventually(lambda: "later version" in caplog.text)
+        async with asyncio.timeout(10):
+            while await look(server) != {IMPRESSION: 6}:
+                await asyncio.sleep(0.01)
+        assert not one.task.done()
+
+    shipping(root, server.url, body)
+
+
+def test_refused_journals_are_told_once(root: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A directory that others can write to is not shipped, is named in the log once, and does not stop the rest.
+    """
+    dead_journal(root, 3).chmod(0o777)
+    dead_journal(root, 4)
+
+    async def body(one: Shipping) -> None:
+        await eventually(lambda: len(one.shipper.sources) == 2)
+        await one.counted()
+        await asyncio.sleep(0.1)
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 4}
+    assert caplog.text.count("cannot be adopted") == 1
+
+
+def test_a_refused_server_is_left_alone(root: Path, own_server: Server) -> None:
+    """
+    A server that may evict keys gets nothing until it is set up well.
+    """
+    ask(own_server, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+
+    async def body(one: Shipping) -> None:
+        put(one.journal, 1)
+        await eventually(lambda: "noeviction" in (one.shipper.trouble or ""))
+        assert ask(own_server, "KEYS", "*") == []
+        ask(own_server, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await one.counted()
+
+    shipping(root, own_server.url, body)
+    assert counts(own_server) == {IMPRESSION: 1}
+
+
+def test_shipping_goes_on_across_segments_and_failing_syncs(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Batches are read while the journal rotates and moves its unsynced records. (fdatasync is replaced: see
+    test_journal.)
+    """
+    real = journal.os.fdatasync
+    fail = random.Random(5)
+
+    def fdatasync(fd: int) -> None:
+        if fail.random() < 0.1:
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(journal.os, "fdatasync", fdatasync)
+    monkeypatch.setattr(journal, "_RETRY_S", 0.02)
+
+    async def body(one: Shipping) -> None:
+        for n in range(2000):
+            while True:
+                try:
+                    put(one.journal, n)
+                    break
+                except JournalUnavailable:  # between two failures, as a beacon is told to come again
+                    await asyncio.sleep(0.002)
+            if n % 20 == 0:
+                await asyncio.sleep(0)
+            if n % 100 == 0:
+                await one.journal.wait_synced()
+        await one.counted()
+
+    shipping(root, server.url, body, HEADER + 16 * RECORD)
+    assert counts(server) == {IMPRESSION: 2000}
+
+
+def test_the_store_says_what_the_journals_say(root: Path, server: Server) -> None:
+    """
+    Any stream of events, wiped and restored at random meanwhile: the counts are those of counting the journal by hand.
+    """
+    draw = random.Random(11)
+    made: list[Event] = []
+
+    async def body(one: Shipping) -> None:
+        for turn in range(6):
+            for _ in range(200):
+                type_ = draw.choice(list(Type))
+                serial = draw.randrange(150)
+                number = one.journal.append(type_, 0, DAY, serial % 25, b"abcde", serial, AD, 1.0)
+                made.append(Event(type_, 0, DAY, serial % 25, b"abcde", serial, AD, number))
+            await one.counted()
+            if turn % 2:
+                dump = ask(server, "DUMP", partition(DAY))
+            elif turn:
+                ask(server, "RESTORE", partition(DAY), 0, dump, "REPLACE")
+        ask(server, "FLUSHALL")
+        put(one.journal, 9999, day=DAY + 9)
+        expected = Counter(field_of(one) for one in made if one.type not in TOKEN_BIT)
+        expected.update({(one.serial, one.type): field_of(one) for one in made if one.type in TOKEN_BIT}.values())
+        async with asyncio.timeout(10):
+            while await look(server) != expected:
+                await asyncio.sleep(0.02)
+
+    shipping(root, server.url, body)
+
+
+def test_an_unreachable_store_is_an_answer_for_the_caller(tmp_path: Path) -> None:
+    """
+    Asking a store that is away raises at once; nothing hangs on to the connection.
+    """
+
+    async def main() -> None:
+        async with open_store(f"unix://{tmp_path}/none.sock") as store:
+            with pytest.raises(StoreUnavailable):
+                await store.ping()
+
+    asyncio.run(main())
