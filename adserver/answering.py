@@ -26,6 +26,8 @@ CLOCK_SLACK_S = 120
 """How far the clock may step back without a day that has ended beginning again."""
 
 _REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
+_SERVED, _UNFILLED = int(Type.SERVED), int(Type.UNFILLED)
+_EMAIL = Format.EMAIL
 _CLICK = 1 << TOKEN_BIT[Type.CLICK]
 _SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
 
@@ -36,7 +38,6 @@ class PageDraws(dict[int | str, int]):
     __slots__ = ("_counters",)
 
     def __init__(self, counters: dict[int | str, int]) -> None:
-        super().__init__()
         self._counters = counters
 
     def __missing__(self, name: int | str) -> int:
@@ -53,13 +54,13 @@ class Edition:
         self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
         self.served = {slot: metrics.SERVED.labels(str(slot)) for slot in catalog.slots}
         self._public_url = public_url
-        self._snippets: dict[tuple[bytes, Format, bool], Snippet] = {}
+        self._snippets: dict[tuple[bytes, str, bool], Snippet] = {}
 
     def snippet(self, ad: Ad, form: Format, eager: bool) -> Snippet:  # noqa: FBT001
-        found = self._snippets.get((ad.key, form, eager))
+        key = (ad.key, form.value, eager)  # an Enum member is hashed in Python
+        found = self._snippets.get(key)
         if found is None:
-            found = compile_snippet(self.catalog, ad, form, self._public_url, eager=eager)
-            self._snippets[ad.key, form, eager] = found
+            found = self._snippets[key] = compile_snippet(self.catalog, ad, form, self._public_url, eager=eager)
         return found
 
     def max_age(self, slot: SlotId, now: float) -> int:
@@ -129,7 +130,7 @@ class Answering:
         try:
             if ad.key not in journal.names:
                 journal.name(ad.key, ad.name)
-            journal.append(Type.SERVED, 0, day, hour, journal.issuer, serial, ad.key, now)
+            journal.append(_SERVED, 0, day, hour, journal.issuer, serial, ad.key, now)
         except JournalUnavailable as error:
             self._note_uncounted(error)
         self._meter.add(edition.requests[slot])
@@ -142,7 +143,7 @@ class Answering:
         day, hour = self._days.locate(now)
         subject, reason = slot_subject(decision.slot), _REASON_NUMBER[decision.reason]
         try:
-            self._journal.append(Type.UNFILLED, reason, day, hour, NO_ISSUER, 0, subject, now)
+            self._journal.append(_UNFILLED, reason, day, hour, NO_ISSUER, 0, subject, now)
         except JournalUnavailable as error:
             self._note_uncounted(error)
         return render_empty(edition.catalog.slots[decision.slot], form)
@@ -154,4 +155,4 @@ class Answering:
 
 def _allowed(ad: Ad, form: Format) -> int:
     """Which events the token may stand for. A mail's image loads are no impressions; a click needs a destination."""
-    return (_CLICK if ad.creative.click_url else 0) | (0 if form is Format.EMAIL else _SEEN)
+    return (_CLICK if ad.creative.click_url else 0) | (0 if form is _EMAIL else _SEEN)

@@ -61,13 +61,17 @@ class Booking(Struct, frozen=True):
     weights: tuple[float, ...]
 
 
-Tiers = tuple[tuple[Booking, ...], ...]
+class Tier(Struct, frozen=True):
+    """The bookings of one priority, and the running sum of their weights."""
+
+    bookings: tuple[Booking, ...]
+    weights: tuple[float, ...]
 
 
 class Live(Struct, frozen=True):
-    """Who may answer in one stretch of time: bookings by priority. It holds *until* that Unix second."""
+    """Who may answer in one stretch of time: a tier, or None, per priority. It holds *until* that Unix second."""
 
-    tiers: Tiers
+    tiers: tuple[Tier | None, ...]
     until: float
 
 
@@ -89,9 +93,13 @@ class Bookings:
         if live is None:
             until = self._changes[stretch] if stretch < len(self._changes) else inf
             on = [booking for booking in self.all if is_live(booking.line_item, now)]
-            tiers = tuple(tuple(one for one in on if one.line_item.priority is priority) for priority in PRIORITIES)
+            tiers = tuple(_tier([one for one in on if one.line_item.priority is rank]) for rank in PRIORITIES)
             live = self._live[stretch] = Live(tiers, until)
         return live
+
+
+def _tier(bookings: list[Booking]) -> Tier | None:
+    return Tier(tuple(bookings), tuple(accumulate(one.line_item.weight for one in bookings))) if bookings else None
 
 
 def is_live(line_item: LineItem, now: float) -> bool:

@@ -18,7 +18,7 @@ from itertools import accumulate
 
 from msgspec import Struct
 
-from adserver.catalog import Ad, Booking, Catalog, Live, is_live
+from adserver.catalog import PRIORITIES, Ad, Booking, Catalog, Live, Tier, is_live
 from adserver.model import Format, Group, Kind, LineItem, NoFill, Priority, Rotation, SlotId
 
 GOLDEN = 0.6180339887498949
@@ -84,6 +84,14 @@ def spread(n: int) -> float:
     return n * GOLDEN % 1.0
 
 
+# Looking a member up in its Enum takes 0.15 us on Python 3.11, walking through one 2 us.
+_RANKS = tuple(range(len(PRIORITIES)))
+_SPONSORSHIP = PRIORITIES.index(Priority.SPONSORSHIP)
+_HTML = Format.HTML
+_EVEN, _SEQUENCE = Rotation.EVEN, Rotation.SEQUENCE
+_UNKNOWN_SLOT, _NOT_LIVE, _OUTSIDE_SHARE = NoFill.UNKNOWN_SLOT, NoFill.NOT_LIVE, NoFill.OUTSIDE_SHARE
+
+
 class _Spot:
     """One ask while the page is being decided."""
 
@@ -96,7 +104,7 @@ class _Spot:
         self.u = spread(n)
         self.others = others
         self.ad: Ad | None = None
-        self.reason = NoFill.UNKNOWN_SLOT if live is None else NoFill.NOT_LIVE
+        self.reason = _UNKNOWN_SLOT if live is None else _NOT_LIVE
 
 
 def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[Lost] | None = None) -> list[Decision]:
@@ -105,13 +113,13 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
     *draws* needs a number for every known slot that is asked for, for every group, and for every slot of these
     groups. A list given as *trace* is filled with why each candidate lost.
     """
-    shows = SHOWS[page.format] if page.format is not Format.HTML else None
+    shows = SHOWS[page.format] if page.format is not _HTML else None
     spots = [_open(catalog, now, ask, draws) for ask in page.asks]
     used: set[str] = set()
-    for rank, priority in enumerate(Priority):
+    for rank in _RANKS:
         for spot in spots:
-            if spot.ad is None and spot.live is not None and spot.live.tiers[rank]:
-                _try_tier(spot, priority, spot.live.tiers[rank], used, shows, trace)
+            if spot.ad is None and spot.live is not None and (tier := spot.live.tiers[rank]) is not None:
+                _try_tier(spot, rank, tier, used, shows, trace)
     tried = list(spots)
     for at, spot in enumerate(spots):
         if spot.ad is None and spot.others:
@@ -152,9 +160,9 @@ def _try_other_slots(
     for slot in spot.others:
         other = _Spot(slot, live := catalog.bookings[slot].at(now), draws[slot])
         tried.append(other)
-        for rank, priority in enumerate(Priority):
-            if other.ad is None and live.tiers[rank]:
-                _try_tier(other, priority, live.tiers[rank], used, shows, trace)
+        for rank in _RANKS:
+            if other.ad is None and (tier := live.tiers[rank]) is not None:
+                _try_tier(other, rank, tier, used, shows, trace)
         if other.ad is not None:
             break
     return tried
@@ -162,25 +170,25 @@ def _try_other_slots(
 
 def _try_tier(
     spot: _Spot,
-    priority: Priority,
-    tier: tuple[Booking, ...],
+    rank: int,
+    tier: Tier,
     used: set[str],
     shows: frozenset[Kind] | None,
     trace: list[Lost] | None,
 ) -> None:
     """Give *spot* an ad of this tier, or note why none could be had."""
-    if priority is Priority.SPONSORSHIP:
-        booking, rest = _choose_by_share(tier, spot.u)
+    if rank == _SPONSORSHIP:
+        booking, rest = _choose_by_share(tier.bookings, spot.u)
         if booking is None:
-            spot.reason, spot.u = NoFill.OUTSIDE_SHARE, rest
+            spot.reason, spot.u = _OUTSIDE_SHARE, rest
             if trace is not None:
-                _trace_tier(spot, tier, None, Step.SHARE, "this draw fell outside the shares sold", trace)
+                _trace_tier(spot, tier.bookings, None, Step.SHARE, "this draw fell outside the shares sold", trace)
             return
         spot.ad = _choose_ad(spot, booking, rest, used, shows, trace)
         if spot.ad is None:
             spot.u = rest  # the share's owner cannot show here; the next tier inherits the draw
         if trace is not None:
-            _trace_tier(spot, tier, booking, Step.SHARE, "this draw belongs to another sponsor's share", trace)
+            _trace_tier(spot, tier.bookings, booking, Step.SHARE, "this draw belongs to another sponsor's share", trace)
     else:
         _choose_by_weight(spot, tier, used, shows, trace)
     if spot.ad is not None:
@@ -199,17 +207,16 @@ def _choose_by_share(tier: tuple[Booking, ...], u: float) -> tuple[Booking | Non
 
 
 def _choose_by_weight(
-    spot: _Spot, tier: tuple[Booking, ...], used: set[str], shows: frozenset[Kind] | None, trace: list[Lost] | None
+    spot: _Spot, tier: Tier, used: set[str], shows: frozenset[Kind] | None, trace: list[Lost] | None
 ) -> None:
     """Choose a line item by weight; when its creatives are all taken, choose among the others."""
-    left = tier
+    left, sums = tier.bookings, tier.weights
     while left and spot.ad is None:
         if len(left) == 1:
             booking, rest = left[0], spot.u
             if not booking.line_item.weight:
                 break
         else:
-            sums = list(accumulate(one.line_item.weight for one in left))
             if not sums[-1]:
                 break
             point = spot.u * sums[-1]
@@ -219,6 +226,7 @@ def _choose_by_weight(
         spot.ad = _choose_ad(spot, booking, rest, used, shows, trace)
         if spot.ad is None:
             left = tuple(one for one in left if one is not booking)
+            sums = tuple(accumulate(one.line_item.weight for one in left))
         elif trace is not None:
             _trace_tier(spot, left, booking, Step.WEIGHT, "the rotation by weight chose another this time", trace)
 
@@ -245,13 +253,12 @@ def _choose_ad(
             return None
     if len(ads) == 1:
         return ads[0]
-    match booking.line_item.rotation:
-        case Rotation.EVEN:
-            return ads[min(int(u * len(ads)), len(ads) - 1)]
-        case Rotation.SEQUENCE:
-            return ads[spot.n % len(ads)]
-        case Rotation.WEIGHTED:
-            return ads[min(bisect_right(sums, u * sums[-1]), len(ads) - 1)]
+    rotation = booking.line_item.rotation
+    if rotation is _EVEN:
+        return ads[min(int(u * len(ads)), len(ads) - 1)]
+    if rotation is _SEQUENCE:
+        return ads[spot.n % len(ads)]
+    return ads[min(bisect_right(sums, u * sums[-1]), len(ads) - 1)]
 
 
 def _close(catalog: Catalog, spot: _Spot) -> Decision:

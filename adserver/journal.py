@@ -52,6 +52,7 @@ _CRC = Layout("<I")
 HEADER = _HEADER.size + 4
 _ZEROS = b"\0" * 65536
 _RETRY_S = 1.0
+_HUNG_S = 1.0
 _SEGMENT = re.compile(r"([0-9]{20})\.seg", re.ASCII)
 _PRODUCER = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
@@ -190,7 +191,7 @@ class Journal:
             raise JournalUnavailable("the journal is closed")
         if self._spare is None and self._retry is not None:
             raise JournalUnavailable(self.failure or "no segment is ready")
-        if self._spare is None and self._began and time.monotonic() - self._began[0] > _RETRY_S:
+        if self._spare is None and self._began and time.monotonic() - self._began[0] > _HUNG_S:
             raise self._fail(f"the disk has not answered for {time.monotonic() - self._began[0]:.0f} s")
         full = self._segment
         try:

@@ -21,7 +21,7 @@ from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
 
 from adserver import logs
 from adserver.errors import AdserverError, ConfigError, Conflict
-from adserver.http_limits import LimitedHttpProtocol
+from adserver.http_speed import FastHttpProtocol
 from adserver.journal import holding
 from adserver.settings import Settings, cores
 
@@ -242,7 +242,7 @@ def _uvicorn(settings: Settings, port: int | None = None) -> Config:
         host=settings.host,
         port=settings.port if port is None else port,
         workers=settings.workers or cores(),
-        http=LimitedHttpProtocol,
+        http=FastHttpProtocol,
         ws="none",
         loop="uvloop",
         lifespan="on",

@@ -89,7 +89,7 @@ def test_every_slot_has_bookings_if_only_none() -> None:
 
 
 def live(bookings: Bookings, now: float) -> list[str]:
-    return [booking.line_item.id for tier in bookings.at(now).tiers for booking in tier]
+    return [booking.line_item.id for tier in bookings.at(now).tiers if tier for booking in tier.bookings]
 
 
 def test_a_flight_holds_its_first_instant_and_not_its_last() -> None:

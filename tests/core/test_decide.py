@@ -423,7 +423,7 @@ def test_an_answer_keeps_every_promise(made: Catalog, now: float, page: Page, nu
         ):
             if priority is winner:
                 break
-            for booking in tier:
+            for booking in tier.bookings if tier else ():
                 left = [one for one in booking.ads if one.creative.kind in SHOWS[page.format]]
                 could = priority is not Priority.SPONSORSHIP and booking.line_item.weight
                 assert not could or all(one.creative.id in used for one in left)
