@@ -5,6 +5,7 @@ midnight, 0 to 24: a day of 25 hours has no two alike, and a day of 23 has no ga
 """
 
 from datetime import UTC, date, datetime, timedelta
+from math import floor
 from zoneinfo import ZoneInfo
 
 _EPOCH = date(1970, 1, 1)
@@ -22,7 +23,8 @@ class Days:
     def locate(self, at: float) -> tuple[int, int]:
         """The day and hour that hold *at* (Unix seconds)."""
         if not self._from <= at < self._until:
-            self._day = self.number(datetime.fromtimestamp(at, self._tz).date())
+            # whole seconds: fromtimestamp rounds the last half microsecond of a day into the next
+            self._day = self.number(datetime.fromtimestamp(floor(at), self._tz).date())
             self._from, self._until = self.start(self._day), self.start(self._day + 1)
         return self._day, int(at - self._from) // 3600
 

@@ -41,6 +41,7 @@ LEAVES = {
     "invalid": "",
     "seen": "",
     "http_limits": "",
+    "http_speed": "http_limits",
     "config_files": "",
     "embedded": "",
 }
@@ -64,7 +65,7 @@ EDGES = {
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
-    "supervisor": "config_files embedded http_limits journal logs metrics publish reload secret settings store"
+    "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store"
     " versions",
     "cli": "__init__ config_files publish reporting settings store supervisor",
     "__main__": "cli",
