@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ async def follow_parent(stopping: asyncio.Event, parent: int, every_s: float = 0
             log.error("the supervisor is gone; this worker ends")
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        try:
-            await asyncio.wait_for(stopping.wait(), every_s)
-        except TimeoutError:
-            continue
+        with suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await stopping.wait()

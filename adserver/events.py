@@ -29,7 +29,7 @@ class Type(IntEnum):
 TOKEN_BIT = {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2}
 """Which of a token's bits remembers each event."""
 
-INVALID = ("", "bot", "no-user-agent", "prefetch", "method")
+INVALID = ("", "bot", "no-user-agent", "prefetch", "method", "navigation")
 """Why an event is filed beside the count instead of in it; the first means it is valid."""
 
 NO_FILLS = (

@@ -17,6 +17,7 @@ BOT = INVALID.index("bot")
 NO_USER_AGENT = INVALID.index("no-user-agent")
 PREFETCH = INVALID.index("prefetch")
 METHOD = INVALID.index("method")
+NAVIGATION = INVALID.index("navigation")
 
 _MOST = 512
 _PREFETCHING = {b"sec-purpose": b"prefetch", b"purpose": b"prefetch", b"x-moz": b"prefetch", b"x-purpose": b"preview"}
@@ -30,6 +31,14 @@ def _robots() -> Resolver:
 
 
 _ROBOTS = _robots()
+
+
+def judge_beacon(headers: list[tuple[bytes, bytes]]) -> int:
+    """As `judge`; and a beacon that another site's page opened as a page of its own is no reader's either."""
+    fetch = {name: value for name, value in headers if name in (b"sec-fetch-site", b"sec-fetch-dest")}
+    if fetch.get(b"sec-fetch-site") == b"cross-site" and fetch.get(b"sec-fetch-dest") == b"document":
+        return NAVIGATION
+    return judge(headers)
 
 
 def judge(headers: list[tuple[bytes, bytes]]) -> int:

@@ -377,7 +377,8 @@ class Journal:
     async def drain(self) -> None:
         """Sync what is stored; give up after two seconds."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.wait_synced(), 2)
+            async with asyncio.timeout(2):
+                await self.wait_synced()
 
     async def close(self) -> None:
         """Sync what is stored, give the unused room back and release the lock."""
@@ -523,7 +524,7 @@ class Reader:
             end = following - 1 if last is None else min(last, following - 1)
             if end < number:
                 continue
-            if first > number or len(found) == limit:
+            if len(found) == limit:
                 break
             found += _valid(self._pread(first, number, min(end - number + 1, limit - len(found))), number, self._seed)
             number = found[-1][0] + 1 if found else number

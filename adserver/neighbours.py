@@ -6,6 +6,7 @@ service rejects the other's tokens, as happens for a moment when keys are rotate
 
 import asyncio
 import time
+from contextlib import suppress
 
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.store import Store, open_store
@@ -43,12 +44,13 @@ async def look(store: Store, fingerprint: str, now: float) -> list[str]:
 async def beat(url: str, fingerprint: str, stopping: asyncio.Event) -> None:
     """Keep this service's fingerprint fresh while it runs."""
     while not stopping.is_set():
-        try:
+        with suppress(StoreUnavailable, StoreRefused):  # the shipper and readyz speak of it
             async with open_store(url) as store:
                 await look(store, fingerprint, time.time())
-        except (StoreUnavailable, StoreRefused):
-            pass  # the shipper and readyz speak of it
         try:
             await asyncio.wait_for(stopping.wait(), BEAT_S)
         except TimeoutError:
             continue
+    with suppress(StoreUnavailable, StoreRefused):
+        async with open_store(url) as store:
+            await store.ask("HDEL", KEY, fingerprint)  # so that rotated keys are no neighbours of themselves

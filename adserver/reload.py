@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from adserver import metrics, versions
@@ -114,10 +115,9 @@ async def follow_loop(live: LiveCatalog, settings: Settings, stopping: asyncio.E
 
 
 async def _rest(stopping: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(stopping.wait(), POLL_S)
-    except TimeoutError:
-        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_S):
+            await stopping.wait()
 
 
 async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:

@@ -307,7 +307,6 @@ def _parts(records: list[tuple[int, Event]]) -> Iterator[list[tuple[int, Event]]
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

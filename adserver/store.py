@@ -173,7 +173,8 @@ class Store:
     async def _ask(self, command: Any) -> Any:
         """Await one command; every failure of the way there becomes one of ours."""
         try:
-            return await asyncio.wait_for(command, TIMEOUT_S)
+            async with asyncio.timeout(TIMEOUT_S):  # wait_for of Python 3.11 may swallow a cancellation
+                return await command
         except NoScriptError as error:
             raise _ForgottenScript(str(error)) from error
         except ResponseError as error:

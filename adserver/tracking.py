@@ -18,7 +18,7 @@ from adserver.catalog import Ad
 from adserver.days import Days
 from adserver.errors import BadToken, JournalUnavailable
 from adserver.events import INVALID, TOKEN_BIT, Type
-from adserver.invalid import METHOD, judge
+from adserver.invalid import METHOD, judge, judge_beacon
 from adserver.journal import Ledger
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog
@@ -125,7 +125,10 @@ class Tracking:
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
             return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
-        reason = METHOD if method == "HEAD" else judge(headers)
+        if method == "HEAD":
+            reason = METHOD
+        else:
+            reason = judge(headers) if type_ is Type.CLICK else judge_beacon(headers)
         try:
             number = self._store(token, type_, reason)
         except JournalUnavailable as error:

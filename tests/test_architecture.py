@@ -65,8 +65,7 @@ EDGES = {
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
-    "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store"
-    " versions",
+    "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store versions",
     "cli": "__init__ config_files publish reporting settings store supervisor",
     "__main__": "cli",
     "__init__": "",

@@ -51,10 +51,8 @@ class Server:
         return False
 
     @contextmanager
-    def client(self, **options: object) -> Iterator[redis.Redis]:
-        client = redis.Redis(
-            unix_socket_path=str(self.socket), socket_timeout=5, retry=Retry(NoBackoff(), 0), **options
-        )  # type: ignore[call-overload]
+    def client(self) -> Iterator[redis.Redis]:
+        client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
         try:
             yield client
         finally:

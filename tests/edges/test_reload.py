@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from adserver import reload, versions
 from adserver.catalog import Catalog, ad_key
 from adserver.config_files import Files, read_config
 from adserver.documents import Document
-from adserver.errors import ConfigError
+from adserver.errors import ConfigError, Conflict
 from adserver.publish import publish_files
 from adserver.reload import LiveCatalog, follow_loop, load_first, snapshot_path
 from adserver.settings import Settings
@@ -21,8 +22,15 @@ from adserver.versions import KEY, Version
 from tests import make
 from tests.edges.servers import Server
 
+POLL_S = reload.POLL_S
 ROOT = Path(__file__).parent.parent.parent
 SAMPLE = ROOT / "config"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for the live version more often, so that a test need not wait."""
+    monkeypatch.setattr(reload, "POLL_S", 0.02)
 
 
 def settings_for(tmp_path: Path, server: Server | None) -> Settings:
@@ -37,9 +45,12 @@ def ask(server: Server, *command: Any) -> Any:
 
 
 async def publish(server: Server, document: Document, assets: dict[str, bytes] | None = None) -> int:
+    """Make *document* live; a worker that seeds the empty store this very moment is no hindrance."""
     async with open_store(server.url) as store:
         given = Files(document, assets or {}, None)
-        return (await publish_files(store, given, author="ann", note="", force=True)).number
+        while True:
+            with suppress(Conflict):
+                return (await publish_files(store, given, author="ann", note="", force=True)).number
 
 
 def a_document(name: str) -> Document:
@@ -52,8 +63,13 @@ def key_of(name: str) -> bytes:
 
 async def eventually(condition: Callable[[], object], within_s: float = 10) -> None:
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - it may depend on anything
             await asyncio.sleep(0.005)
+
+
+def saved(settings: Settings) -> int | None:
+    path = snapshot_path(settings)
+    return versions.decode(path.read_bytes()).number if path.exists() else None
 
 
 def following(settings: Settings, body: Callable[[LiveCatalog], Awaitable[None]], *, load: bool = True) -> None:
@@ -73,10 +89,13 @@ def following(settings: Settings, body: Callable[[LiveCatalog], Awaitable[None]]
     asyncio.run(main())
 
 
-def test_a_published_version_is_live_within_a_second(tmp_path: Path, server: Server) -> None:
+def test_a_published_version_is_live_within_a_second(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Each new version replaces the former as a whole, and is saved for the next start.
     """
+    monkeypatch.setattr(reload, "POLL_S", POLL_S)
     settings = settings_for(tmp_path, server)
 
     async def body(live: LiveCatalog) -> None:
@@ -88,7 +107,7 @@ def test_a_published_version_is_live_within_a_second(tmp_path: Path, server: Ser
             assert time.monotonic() - began < 1
             assert live.find(key_of(name))
             assert live.current.document == a_document(name)
-        await eventually(lambda: versions.decode(snapshot_path(settings).read_bytes()).number == live.current.version)
+        await eventually(lambda: saved(settings) == live.current.version)
 
     following(settings, body)
 
@@ -174,7 +193,7 @@ def test_a_bad_version_keeps_the_former(tmp_path: Path, server: Server, data: by
 
     async def body(live: LiveCatalog) -> None:
         good = await publish(server, a_document("good"))
-        await eventually(lambda: live.current.version == good)
+        await eventually(lambda: live.find(key_of("good")))
         if data is not None:
             ask(server, "HSET", KEY, "v:9", data)
         ask(server, "HSET", KEY, "live", 9)
@@ -214,20 +233,22 @@ def test_without_a_store_a_worker_starts_from_its_snapshot(tmp_path: Path, serve
     sample = read_config(SAMPLE)
 
     async def body(live: LiveCatalog) -> None:
+        await publish(server, sample.document, sample.assets)
+        later = await publish(server, a_document("later"))
+        await eventually(lambda: live.current.version == later)
         number = await publish(server, sample.document, sample.assets)
-        assert await publish(server, a_document("later")) == number + 1
-        await eventually(lambda: live.current.version == number + 1)
-        assert await publish(server, sample.document, sample.assets) == number + 2
-        await eventually(lambda: live.current.version == number + 2)
-        await eventually(lambda: b'"number":%d,' % (number + 2) in snapshot_path(settings).read_bytes())
+        await eventually(lambda: live.current.version == number)
+        await eventually(lambda: saved(settings) == number)
+        numbers.append(number)
 
+    numbers: list[int] = []
     settings = settings_for(tmp_path, server)
     following(settings, body)
 
     async def main() -> None:
         live = LiveCatalog()
         await load_first(live, settings_for(tmp_path, None))
-        assert live.current.version == 3
+        assert [live.current.version] == numbers
         assert live.current.document == sample.document
         assert live.assets == sample.assets
         assert live.trouble

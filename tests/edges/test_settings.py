@@ -64,9 +64,9 @@ def test_a_bad_value_names_its_variable_and_flag(name: str, value: str, says: st
     """
     One sentence: where, what is wrong, what was expected; the same from a flag.
     """
-    for given in ((({PREFIX + name.upper(): value}), {}), ({}, {name: value})):
+    for environ, flags in (({PREFIX + name.upper(): value}, None), ({}, {name: value})):
         with pytest.raises(BadSetting) as raised:
-            read_settings(*given)
+            read_settings(environ, flags)
         assert str(raised.value).startswith(f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): ")
         assert says.lower() in str(raised.value).lower()
 

@@ -415,7 +415,7 @@ def test_a_replica_is_refused(own_server: Server) -> None:
     async def body(store: Store) -> None:
         with pytest.raises(StoreRefused, match="primary"):
             await store.check()
-        with pytest.raises(StoreUnavailable, match="READONLY|read only"):
+        with pytest.raises(StoreUnavailable, match=r"READONLY|read only"):
             await store.apply(P, batch(0, event()))
 
     with_url(own_server.url, body)
@@ -537,6 +537,29 @@ def test_a_paused_server_is_an_outage_and_comes_back(own_server: Server) -> None
     with_url(own_server.url, body)
 
 
+def test_a_cancellation_is_never_swallowed() -> None:
+    """
+    Also when it arrives in the same turn of the loop as the answer: a stop must not be lost.
+    """
+
+    async def main() -> None:
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def command() -> int:
+            return await answer
+
+        async with open_store("unix:///nowhere") as store:
+            task = asyncio.create_task(store._ask(command()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            answer.set_result(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+
+
 def test_a_server_out_of_memory_is_an_outage(own_server: Server) -> None:
     """
     OOM is told as the server says it; nothing is counted.
@@ -545,7 +568,7 @@ def test_a_server_out_of_memory_is_an_outage(own_server: Server) -> None:
     async def body(store: Store) -> None:
         await store.apply(P, batch(0, event(serial=1)))
         ask(own_server, "CONFIG", "SET", "maxmemory", "1")
-        with pytest.raises(StoreUnavailable, match="OOM|memory"):
+        with pytest.raises(StoreUnavailable, match=r"OOM|memory"):
             await store.apply(P, batch(1, event(serial=2)))
         ask(own_server, "CONFIG", "SET", "maxmemory", "0")
         assert await store.apply(P, batch(1, event(serial=2))) == Applied(2, 0)
@@ -594,7 +617,7 @@ def test_every_key_is_ours(with_store: Run, server: Server) -> None:
 
     with_store(body)
     with server.client() as client:
-        keys = client.keys()
+        keys: list[bytes] = client.keys()  # type: ignore[assignment]
         assert keys
         assert all(key.startswith(b"as:") for key in keys)
         assert all(client.ttl(key) == -1 for key in keys)

@@ -124,15 +124,19 @@ class Service:
                 stderr=err,
             )
 
-    def start(self, status: str = "ok") -> None:
-        """Start it and wait until every worker has started and /readyz says *status*."""
+    def start(self, *statuses: str) -> None:
+        """Start it and wait until every worker has started and /readyz says one of *statuses*, or "ok"."""
         self.launch()
         announced, ops = eventually(self._announced, 20, "the announcement")
         self.port = self.fixed_port or int(announced.rpartition(":")[2])
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.close()
         self.http = client(self.url)
-        eventually(lambda: self._ready(ops, status), 20, f"readyz {status}")
+        self.readiness: dict[str, Any] = {}
+        try:
+            eventually(lambda: self._ready(ops, statuses or ("ok",)), 20, "readiness")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {self.readiness}") from None
 
     def _announced(self) -> tuple[str, str] | None:
         """The addresses of the public listener and of ops, as the service prints them."""
@@ -142,9 +146,10 @@ class Service:
         found = re.search(r"(https?://[^ ]+?)/ .*?(https?://[^ ]+)/readyz", out, re.DOTALL)
         return (found[1], found[2]) if found else None
 
-    def _ready(self, ops: str, status: str) -> bool:
+    def _ready(self, ops: str, statuses: tuple[str, ...]) -> bool:
         with suppress(httpx.TransportError), client(ops) as http:
-            if http.get("/readyz").json()["status"] == status:
+            self.readiness = http.get("/readyz").json()
+            if self.readiness["status"] in statuses:
                 with self.each_worker():
                     return True
         return False
@@ -242,7 +247,11 @@ class Service:
         return totals(answer.json()["rows"]) if answer.status_code == 200 and not answer.json()["waiting"] else None
 
     def row(self, slot: int) -> dict[str, Any]:
-        return next(row for row in self.report() if row["slot"] == slot)
+        """A slot's row of /api/report."""
+        answer = self.http.get("/api/report").json()
+        assert answer["waiting"] == 0
+        found: dict[str, Any] = next(row for row in answer["rows"] if row["slot"] == slot)
+        return found
 
     def token(self, slot: int = 889990) -> str:
         """A fresh snippet's token."""

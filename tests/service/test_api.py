@@ -25,7 +25,8 @@ def test_description_names_every_route_and_no_other(described: dict[str, Any]) -
     """
     What the router and the hand-written front answer is in the description, and nothing else is.
     """
-    routes = app._routes(Health.__new__(Health), Site.__new__(Site))
+    health = Health(*[None] * len(Health.__struct_fields__))  # type: ignore[arg-type]
+    routes = app._routes(health, Site(*[None] * len(Site.__struct_fields__)))  # type: ignore[arg-type]
     routed = {_plain(route.path) for route in routes if isinstance(route, Route)}
     by_hand = {"/ads/{}", "/ads", "/render", *(f"{prefix}{{}}" for prefix in tracking.ROUTES)}
 
@@ -82,7 +83,7 @@ def test_answers_are_as_described_whatever_is_sent(service: Service, tmp_path: P
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{service.url}/openapi.json", "--no-color",
         "--checks", ",".join(CHECKS), "--mode", "all", "--phases", "examples,coverage,fuzzing",
-        "--max-examples", "15", "--seed", "20", "--workers", "2", "--warnings", "off",
+        "--max-examples", "8", "--seed", "20", "--workers", "1", "--warnings", "off",
         "--generation-database", "none",
     ]  # fmt: skip
 

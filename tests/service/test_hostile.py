@@ -49,19 +49,23 @@ def service(new_service: Callable[..., Service]) -> Service:
     service = new_service("--access-log", environ={"ADSERVER_REQUEST_TIMEOUT_S": "2"})
     service.start()
     service.http.get("/ads/889990")
+    eventually(lambda: service.counts()["served"] == 1, 10, "the first count, which makes the day's key")
     return service
 
 
+@pytest.fixture(scope="module")
+def whole(service: Service) -> tuple[set[str], list[object], set[bytes]]:
+    """The series, the workers and the store's keys before anything hostile came."""
+    return set(service.series()), list(service.workers()), store_keys(service)
+
+
 @pytest.fixture(autouse=True)
-def unharmed(service: Service) -> Iterator[None]:
+def unharmed(service: Service, whole: tuple[set[str], list[object], set[bytes]]) -> Iterator[None]:
     """Whatever a test did: no 500, no worker died, no traceback, no new series, no key that is not ours."""
-    series, workers, keys = set(service.series()), service.workers(), store_keys(service)
     yield
     now = service.series()
-    assert set(now) == series
+    assert (set(now), service.workers(), store_keys(service)) == whole
     assert not any(n for name, n in now.items() if 'status="500"' in name)
-    assert service.workers() == workers
-    assert store_keys(service) == keys
     assert "Traceback" not in service.log()
     assert service.http.get("/readyz").json()["status"] == "ok"
 
@@ -392,9 +396,6 @@ def test_slow_and_idle_connections_do_not_disturb_readers(service: Service) -> N
         assert load.unexpected() == {}
         assert load.unanswered == []
 
-    refused = 'adserver_http_refused_total{reason="timeout"}', 'adserver_http_refused_total{reason="no_request"}'
-    eventually(lambda: sum(service.metric(name) for name in refused) > 0 or True, 1)
-
 
 def test_slow_header_is_closed_in_time(service: Service) -> None:
     """
@@ -431,7 +432,7 @@ def test_floods_of_inventions_make_no_series_and_no_keys(service: Service) -> No
     series, keys = set(service.series()), store_keys(service)
     noise = (os.urandom(6).hex() for _ in range(100_000))
     with service.connection() as http:
-        for n in range(600):
+        for n in range(400):
             word = next(noise)
             for path in (f"/ads/{n}", f"/{word}", f"/ads?id={word}", f"/i/{word}", f"/assets/{word}.png"):
                 answer = http.get(path, headers={"user-agent": word, "x-request-id": word, "referer": word})

@@ -170,6 +170,27 @@ def test_start_without_redis_serves_from_the_snapshot(on_redis: Service, externa
 
 
 @pytest.mark.system
+def test_services_with_different_keys_on_one_store_are_noticed(
+    on_redis: Service, external: RedisServer, new_service: Callable[..., Service]
+) -> None:
+    """
+    Two services that cannot verify each other's tokens say so; each counts its own, exactly.
+    """
+    before = eventually(on_redis.settled, 10, "counts")
+    other = new_service(workers=1, environ={"ADSERVER_REDIS_URL": external.url})
+    other.start("degraded")
+
+    assert any("signing keys" in reason for reason in other.readiness["reasons"])
+    token = on_redis.token()
+    assert other.http.get(f"/i/{token}").headers["adserver-ignored"] == "forged"
+    assert "adserver-ignored" not in on_redis.http.get(f"/i/{token}").headers
+    assert "adserver-ignored" not in other.http.get(f"/i/{other.token()}").headers
+    eventually(lambda: other.counts()["impressions"] == before["impressions"] + 2, 10, "both impressions")
+    assert on_redis.counts() == other.counts()
+    other.stop()
+
+
+@pytest.mark.system
 def test_first_start_without_redis_serves_from_the_files(
     external: RedisServer, new_service: Callable[..., Service]
 ) -> None:
