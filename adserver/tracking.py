@@ -125,10 +125,8 @@ class Tracking:
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
             return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
-        if method == "HEAD":
-            reason = METHOD
-        else:
-            reason = judge(headers) if type_ is Type.CLICK else judge_beacon(headers)
+        judged = judge if type_ is Type.CLICK else judge_beacon
+        reason = METHOD if method == "HEAD" else judged(headers)
         try:
             number = self._store(token, type_, reason)
         except JournalUnavailable as error:

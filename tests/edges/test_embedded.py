@@ -168,10 +168,10 @@ def test_ctrl_c_does_not_stop_it(place: Path) -> None:
     """
     with supervisor(place) as (process, server):
         assert process.stdout
+        socket = place / "valkey.sock"
         for number, said in ((signal.SIGINT, b"interrupted\n"), (signal.SIGHUP, b"hung up\n")):
             os.killpg(process.pid, number)
             assert process.stdout.readline() == said
-            socket = place / "valkey.sock"
             ask(socket, "SET", "clock", "ticks", "PX", 250)
             until(lambda: ask(socket, "EXISTS", "clock") == 0)  # time enough for a server that had heard it to go
         assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE
