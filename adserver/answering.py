@@ -15,7 +15,7 @@ from adserver.errors import JournalUnavailable
 from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
 from adserver.journal import Ledger
 from adserver.metrics import Meter
-from adserver.model import Format, NoFill, SlotId
+from adserver.model import Format, Group, NoFill, SlotId
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
 from adserver.token import Mint
@@ -51,6 +51,7 @@ class Edition:
     def __init__(self, catalog: Catalog, public_url: str) -> None:
         self.catalog = catalog
         self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
+        self.asks = _asks(catalog)
         self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
         self.served = {slot: metrics.SERVED.labels(str(slot)) for slot in catalog.slots}
         self._public_url = public_url
@@ -67,6 +68,17 @@ class Edition:
         """Whole seconds until something else may show in *slot*, at most an hour."""
         change = self.catalog.next_change(slot, now)
         return LONGEST_MAX_AGE_S if change == inf else max(0, min(LONGEST_MAX_AGE_S, int(change - now)))
+
+
+def _asks(catalog: Catalog) -> dict[tuple[str, str], SlotId | Group]:
+    """What each shortcode asks for, by its name and its id: a closed list, so that no id is ever parsed."""
+    asks: dict[tuple[str, str], SlotId | Group] = {("the_ad", str(slot)): SlotId(slot) for slot in catalog.slots}
+    asks |= {("the_ad_group", group.id): group for group in catalog.document.groups}
+    for placement in catalog.document.placements:
+        target = catalog.groups[placement.group] if placement.group else placement.slot
+        if target is not None:
+            asks["the_ad_placement", placement.id] = target
+    return asks
 
 
 class Answering:

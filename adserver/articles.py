@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from adserver import metrics, repair
-from adserver.answering import LONGEST_MAX_AGE_S, Answering, Edition
+from adserver.answering import LONGEST_MAX_AGE_S, Answering
 from adserver.answers import NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send, keep_for, length, read_body
 from adserver.context import MOST_IDS, PLAIN, BadQuery, parse_query
 from adserver.decide import Filled, Page
-from adserver.errors import BadSlotId
-from adserver.fields import parse_slot_id
 from adserver.metrics import Meter
 from adserver.model import Format, Group, SlotId
 from adserver.render import render_placeholder
@@ -108,7 +106,7 @@ class Articles:
     def fill(self, article: Article, form: Format) -> Filling:
         """Answer every shortcode of *article*; one that asks for nothing known becomes nothing."""
         edition = self._answering.edition()
-        asks = [_ask(edition, code) for code in article.codes]
+        asks = [edition.asks.get((code.name, _id(code))) for code in article.codes]
         known = tuple(ask for ask in asks if ask is not None)
         now = self._answering.now()
         if form is Format.PLACEHOLDER:
@@ -142,27 +140,13 @@ def _slots(asks: tuple[Ask, ...]) -> Iterator[SlotId]:
             yield ask
 
 
-def _ask(edition: Edition, code: Shortcode) -> Ask | None:
-    """What *code* asks for; None when nothing here goes by its id."""
-    catalog = edition.catalog
-    name = code.attrs.get("id", "").strip(" \t\n\v\f\r")
-    if code.name == "the_ad":
-        try:
-            slot = parse_slot_id(name)
-        except BadSlotId:
-            return None
-        return slot if slot in catalog.slots else None
-    if code.name == "the_ad_group":
-        return catalog.groups.get(name)
-    placement = catalog.placements.get(name)
-    if placement is None:
-        return None
-    return catalog.groups[placement.group] if placement.group else placement.slot
+def _id(code: Shortcode) -> str:
+    return code.attrs.get("id", "").strip(" \t\n\v\f\r")
 
 
 def _presentable(unknown: list[Shortcode]) -> list[str]:
     """The ids that may stand in a header, each once; nothing else of an article ever does."""
-    names = (code.attrs.get("id", "").strip() for code in unknown)
+    names = map(_id, unknown)
     plain = (name for name in names if name.isascii() and name.replace("-", "").replace("_", "").isalnum())
     return list(dict.fromkeys(name[:64] for name in plain))[:_MOST_UNKNOWN]
 

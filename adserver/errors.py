@@ -41,10 +41,6 @@ class JournalUnavailable(AdserverError):
     """The journal cannot take another record: no segment could be prepared."""
 
 
-class BadSlotId(AdserverError):
-    """A text that is not an ad id."""
-
-
 class BadToken(AdserverError):
     """A token that is not ours, or not any more; *reason* comes from a closed list."""
 

@@ -10,15 +10,12 @@ from datetime import datetime
 from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from adserver.errors import BadSlotId
 from adserver.model import Size, SlotId
 
-_SLOT_ID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", re.ASCII)
 _HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_MAX_SLOT_ID = 2**32 - 1
-_MAX_URL = 2000
+_MAX_MAX_URL = 2000
 _MAX_WEIGHT = 1e6
 
 # Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control), and what is not seen at all:
@@ -36,13 +33,6 @@ def shown(value: object) -> str:
         return f"{value!r:.80}"
     except ValueError:  # Python spells no whole number of more than 4,300 digits
         return "a number of thousands of digits"
-
-
-def parse_slot_id(text: str) -> SlotId:
-    """Raises BadSlotId unless *text* is 1 to 10 ASCII digits without sign, blank or leading zero."""
-    if not _SLOT_ID.fullmatch(text):  # int() would accept "+889990", "889_990" and "８８９９９０"
-        raise BadSlotId(f"{text[:32]!r} is not an ad id: expected digits, such as 889990")
-    return SlotId(int(text))
 
 
 def parse_slot_number(value: object) -> SlotId:
