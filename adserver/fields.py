@@ -15,7 +15,8 @@ from adserver.model import Size, SlotId
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", re.ASCII)
 _HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_MAX_MAX_URL = 2000
+_MAX_SLOT_ID = 2**32 - 1
+_MAX_URL = 2000
 _MAX_WEIGHT = 1e6
 
 # Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control), and what is not seen at all:
