@@ -172,8 +172,10 @@ class Store:
 
     async def _ask(self, command: Any) -> Any:
         """Await one command; every failure of the way there becomes one of ours."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
-            async with asyncio.timeout(TIMEOUT_S):  # wait_for of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(TIMEOUT_S):
                 return await command
         except NoScriptError as error:
             raise _ForgottenScript(str(error)) from error
@@ -185,6 +187,10 @@ class Store:
             if isinstance(error.__cause__, AuthenticationError):  # the library wraps what happens while connecting
                 raise StoreUnavailable(f"the store refuses the password or user: {error}") from error
             raise StoreUnavailable(f"the store cannot be reached: {error or type(error).__name__}") from error
+        finally:
+            if task and task.cancelling() > cancelled:
+                # The library sends with wait_for, and that of Python 3.11 swallows a cancellation now and then.
+                raise asyncio.CancelledError
 
 
 class _ForgottenScript(StoreUnavailable):

@@ -537,16 +537,25 @@ def test_a_paused_server_is_an_outage_and_comes_back(own_server: Server) -> None
     with_url(own_server.url, body)
 
 
-def test_a_cancellation_is_never_swallowed() -> None:
+@pytest.mark.parametrize("swallowed", [False, True])
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_cancellation_is_never_lost(swallowed: bool, failing: bool) -> None:
     """
-    Also when it arrives in the same turn of the loop as the answer: a stop must not be lost.
+    Also when it arrives in the same turn of the loop as the answer, and when the client library swallows it.
     """
 
     async def main() -> None:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         async def command() -> int:
-            return await answer
+            try:
+                return await answer
+            except asyncio.CancelledError:
+                if failing:
+                    raise OSError("the line is cut") from None
+                if swallowed:
+                    return 1
+                raise
 
         async with open_store("unix:///nowhere") as store:
             task = asyncio.create_task(store._ask(command()))
