@@ -22,7 +22,7 @@ from uvicorn import Config, Server
 from adserver import http_limits
 from adserver.http_limits import REASONS, LimitedHttpProtocol
 
-TIMEOUT_S = 0.3
+TIMEOUT_S = 0.5
 
 
 class Quick(LimitedHttpProtocol):
