@@ -75,7 +75,7 @@ class Worker:
         answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
         articles = Articles(answering, self._responses, self._meter)
-        health = Health(settings, live, journal, shipper, keys.fingerprint())
+        health = Health(settings, live, journal, shipper, keys.fingerprint(), self._meter)
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site))
         self._delivery, self._articles, self._tracking = (
@@ -98,6 +98,7 @@ class Worker:
                 if isinstance(journal, Journal):
                     await journal.drain()
         finally:
+            self._meter.flush()
             if isinstance(journal, Journal):
                 await journal.close()
             if shipper:

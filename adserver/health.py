@@ -31,6 +31,7 @@ class Health(Struct):
     journal: Ledger
     shipper: Shipper | None
     fingerprint: str
+    meter: metrics.Meter
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
@@ -62,6 +63,8 @@ class Health(Struct):
             return [f"{error}; events are kept in the journals until it is back"]
 
     async def metrics(self, _: Request) -> Response:
+        self.meter.flush()
+        await asyncio.sleep(metrics.HAND_OVER_S)  # for the other workers to hand over what was answered before this
         body = await asyncio.to_thread(metrics.exposition)
         return Response(
             body, media_type="text/plain; version=0.0.4; charset=utf-8", headers={"cache-control": "no-store"}

@@ -4,7 +4,7 @@ With several workers each keeps its numbers in files of PROMETHEUS_MULTIPROC_DIR
 them all up; a dead worker's counts stay. The variable must be set before this module is imported: `serve` does.
 
 Labels come from the configuration or from closed lists, never from a request. The hot path does not touch a metric
-(1.6 µs each): it counts in a `Meter`, which hands everything over once per turn of the event loop.
+(1.6 µs each): it counts in a `Meter`, which hands everything over 50 times a second.
 """
 
 import asyncio
@@ -88,6 +88,7 @@ ROUTES = ("ad", "ads", "render", "impression", "viewable", "click", "other")
 STATUSES = (200, 204, 302, 400, 403, 404, 405, 413, 415, 500, 503)
 EVENT_TYPES = {events.Type.IMPRESSION: "impression", events.Type.VIEWABLE: "viewable", events.Type.CLICK: "click"}
 DUPLICATE = "duplicate"
+HAND_OVER_S = 0.02
 
 
 def start_at_zero(slots: Iterable[int]) -> None:
@@ -123,7 +124,7 @@ def exposition() -> bytes:
 
 
 class Meter:
-    """Counts on the hot path; hands over to the metrics once per turn of the event loop."""
+    """Counts on the hot path; hands over to the metrics 50 times a second, and before they are read."""
 
     __slots__ = ("_counts", "_due")
 
@@ -135,7 +136,7 @@ class Meter:
         self._counts[counter] = self._counts.get(counter, 0) + n
         if not self._due:
             self._due = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            asyncio.get_running_loop().call_later(HAND_OVER_S, self.flush)
 
     def flush(self) -> None:
         self._due = False
