@@ -68,7 +68,7 @@ USER 10001:10001
 WORKDIR /
 # The ledger. Everything else the image needs to write is a small tmpfs on /tmp.
 VOLUME ["/var/lib/adserver"]
-# 8000: ads, beacons, console. 9090: metrics, readiness, API description; keep it inside.
+# 8000: ads and beacons. 9090: metrics, readiness, API description; keep it inside.
 EXPOSE 8000 9090
 STOPSIGNAL SIGTERM
 

@@ -5,6 +5,7 @@ service rejects the other's tokens, as happens for a moment when keys are rotate
 """
 
 import asyncio
+import re
 import time
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ BEAT_S = 20.0
 _ALIVE_S = 90.0
 _CLOCK_SLACK_S = 60.0
 _FORGET_S = 86_400.0
+_OURS = re.compile(rb"[0-9a-f]{16} [0-9]{1,12}")
 
 
 async def look(store: Store, fingerprint: str, now: float) -> list[str]:
@@ -28,7 +30,8 @@ async def look(store: Store, fingerprint: str, now: float) -> list[str]:
         sentences.append(f"this machine's clock is {apart:+.0f} s from the store's; set one of them right")
     found = await store.ask("HGETALL", KEY)
     pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
-    ages = {name.decode(): now - float(seen) for name, seen in pairs}
+    # Anything may stand in a shared store; what we did not write ourselves is left out.
+    ages = {name.decode(): now - int(seen) for name, seen in pairs if _OURS.fullmatch(name + b" " + seen)}
     others = [name for name, age in ages.items() if name != fingerprint and age < _ALIVE_S]
     if others:
         sentences.append(

@@ -4,6 +4,7 @@ requests >= served >= impressions >= viewables, and clicks, each counted apart. 
 own column by reason and in none of the others.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ from adserver.events import Type
 DIMENSIONS = ("slot", "line_item", "creative", "day", "hour")
 FIGURES = ("requests", "served", "impressions", "viewables", "clicks")
 
+_FIELD = re.compile(r"(?:[1345]:[0-9]{1,2}:[0-9a-f]{14}|2:[0-9]{1,2}:[0-9]{1,10})(?::[a-z0-9-]+)?", re.ASCII)
+_AD = re.compile(r"[0-9]{1,10}/[^/]+/[^/]+")
 _FIGURE = {Type.IMPRESSION: "impressions", Type.VIEWABLE: "viewables", Type.CLICK: "clicks"}
 
 
@@ -61,13 +64,16 @@ def _at(hour: int | str | None) -> float:
 def _add(
     found: dict[int | str | None, Row], day: int, field: str, n: int, ads: Mapping[str, str], by: str, days: Days
 ) -> None:
+    if not _FIELD.fullmatch(field):
+        return  # another program's: the fields of ours are written by `tally` alone
     number, hour, subject, *rest = field.split(":")
     type_ = Type(int(number))
     reason = rest[0] if rest else None
     if type_ is Type.UNFILLED:
         slot, line_item, creative = subject, None, None
     else:
-        slot, line_item, creative = (ads.get(subject) or f"/{subject}/{subject}").split("/")
+        name_of_ad = ads.get(subject, "")
+        slot, line_item, creative = (name_of_ad if _AD.fullmatch(name_of_ad) else f"/{subject}/{subject}").split("/")
     match by:
         case "slot":
             name: int | str | None = int(slot) if slot else None

@@ -3,8 +3,10 @@
 import difflib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +19,7 @@ from adserver.fields import parse_url
 
 PREFIX = "ADSERVER_"
 _REDIS_OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
 _LONGEST_SOCKET = 103  # sun_path has 104 bytes on macOS, 108 on Linux
 
 
@@ -67,7 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     access_log: Annotated[bool, Meta(description="log every request, with the address truncated")] = False
     grace_s: Annotated[float, Meta(ge=0, le=3600, description="seconds a stop may take to answer and to count")] = 20.0
     request_timeout_s: Annotated[
-        float, Meta(gt=0, le=600, description="seconds a request may take to arrive, headers and body")
+        float, Meta(ge=0.01, le=600, description="seconds a request may take to arrive, headers and body")
     ] = 5.0
     connections_per_address: Annotated[
         int, Meta(ge=0, description="most connections of one address to one worker; 0: no limit")
@@ -154,6 +157,16 @@ def _check(settings: Settings) -> None:
         raise BadSetting("ADSERVER_OPS_PORT is the same as ADSERVER_PORT; give it a port of its own")
     if "*" in settings.trusted_proxies.split():
         raise BadSetting("ADSERVER_TRUSTED_PROXIES is '*', which believes everybody; name your proxies' networks")
+    for proxy in settings.trusted_proxies.split():
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError:
+            raise BadSetting(
+                f"ADSERVER_TRUSTED_PROXIES names {proxy!r:.60}; expected an address or a network"
+            ) from None
+    for host in settings.allowed_hosts.split(","):
+        if host.strip() and not _HOST.fullmatch(host.strip()):
+            raise BadSetting(f"ADSERVER_ALLOWED_HOSTS names {host!r:.60}; expected hosts such as ads.example.com:8000")
     if settings.redis_url:
         _check_redis_url(settings)
 

@@ -186,7 +186,7 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             if isinstance(error.__cause__, AuthenticationError):  # the library wraps what happens while connecting
                 raise StoreUnavailable(f"the store refuses the password or user: {error}") from error
-            raise StoreUnavailable(f"the store cannot be reached: {error or type(error).__name__}") from error
+            raise StoreUnavailable(f"the store cannot be reached: {str(error) or type(error).__name__}") from error
         finally:
             if task and task.cancelling() > cancelled:
                 # The library sends with wait_for, and that of Python 3.11 swallows a cancellation now and then.

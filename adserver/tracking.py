@@ -120,13 +120,15 @@ class Tracking:
 
     async def _count(self, token: Token, type_: Type, headers: Headers, method: str) -> tuple[str | None, bool]:
         """Why the event was not counted, if so, and whether the caller must send it again."""
+        if method == "HEAD":  # a scanner's look before the reader's click: it must not use the token up
+            self._meter.add(self._invalid[type_, METHOD])
+            return INVALID[METHOD], False
         key = (token.issuer, token.serial, type_)
         number = self._syncing.get(key)
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
             return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
-        judged = judge if type_ is Type.CLICK else judge_beacon
-        reason = METHOD if method == "HEAD" else judged(headers)
+        reason = judge(headers) if type_ is Type.CLICK else judge_beacon(headers)
         try:
             number = self._store(token, type_, reason)
         except JournalUnavailable as error:

@@ -54,7 +54,7 @@ def test_the_environment_of_a_worker_means_the_same() -> None:
         ("workers", "1e3", "expected"),
         ("grace_s", "nan", ">= 0"),
         ("grace_s", "inf", "<= 3600"),
-        ("request_timeout_s", "0", "> 0"),
+        ("request_timeout_s", "0", ">= 0.01"),
         ("log_format", "xml", "xml"),
         ("watch", "perhaps", "bool"),
         ("connections", "0", ">= 1"),
@@ -75,6 +75,8 @@ def test_a_bad_value_names_its_variable_and_flag(name: str, value: str, says: st
     ("given", "says"),
     [
         ({"public_url": "javascript:alert(1)"}, "PUBLIC_URL"),
+        ({"trusted_proxies": "10.0.0.0/8 300.1.1.1/99"}, "TRUSTED_PROXIES"),
+        ({"allowed_hosts": "http://ads.example.com"}, "ALLOWED_HOSTS"),
         ({"public_url": "https://ads.example/ x"}, "PUBLIC_URL"),
         ({"ops_port": "8000"}, "the same as ADSERVER_PORT"),
         ({"trusted_proxies": "10.0.0.0/8 *"}, "believes everybody"),
