@@ -83,6 +83,14 @@ class Peer:
     def __init__(self, app: App, address: Any, family: int) -> None:
         self.app, self.address, self.family = app, address, family
         self.refused: list[str] = []
+        self.tasks: set[Any] = set()
+
+    def rests(self) -> None:
+        """Wait until the app works on nothing: a request of the test before may reach it late."""
+        deadline = time.monotonic() + 10
+        while self.tasks:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def connect(self) -> socket.socket:
         client = socket.socket(self.family, socket.SOCK_STREAM)
@@ -111,6 +119,7 @@ def serving(http: Any, *, uds: str | None = None, **options: Any) -> Iterator[Pe
     thread.start()
     assert server.up.wait(10)
     peer = Peer(app, uds or server.servers[0].sockets[0].getsockname(), socket.AF_UNIX if uds else socket.AF_INET)
+    peer.tasks = server.server_state.tasks
     before = http_limits.on_refused
     http_limits.on_refused = peer.refused.append
     try:
@@ -130,6 +139,7 @@ def shared() -> Iterator[Peer]:
 @pytest.fixture
 def peer(shared: Peer, caplog: pytest.LogCaptureFixture) -> Iterator[Peer]:
     """The shared server; whatever it was sent, it must have logged no warning."""
+    shared.rests()
     shared.refused.clear()
     shared.app.paths.clear()
     shared.app.disconnected.clear()
