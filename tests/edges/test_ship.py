@@ -556,7 +556,7 @@ def test_a_hole_in_a_journal_is_told_and_what_precedes_it_counted(
         put(one.journal, 1)
         await eventually(lambda: "record 70 is damaged" in caplog.text)
         await shows(server, {IMPRESSION: 70})
-        assert one.shipper.waiting() == 300 - 69
+        await eventually(lambda: one.shipper.waiting() == 300 - 69)
         path.write_bytes(whole)
         await one.counted()
 
