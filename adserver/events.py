@@ -8,6 +8,7 @@ NO_FILLS for an unfilled request and into INVALID for the rest, where 0 is a val
 their ends: journals outlive versions.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct as Layout
 
@@ -43,6 +44,11 @@ NO_FILLS = (
 
 _RECORD = Layout("<BBHB5sI8sIH")
 SIZE = _RECORD.size
+STORED = SIZE + 4
+"""Bytes a record takes in a journal: its checksum, a u32, comes behind it."""
+_DAY = Layout(f"<2xH{STORED - 4}x")
+_TOKEN_TYPES = bytes((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK))
+_TYPES = bytes(Type)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -73,9 +79,58 @@ def unpack(record: bytes) -> tuple[Event, int]:
     return Event(Type(type_), reason, day, hour, issuer, serial, subject, at), low
 
 
-def day_of(record: bytes) -> int:
-    """The day of a packed record, without unpacking the rest."""
-    return record[2] | record[3] << 8
+class Block(msgspec.Struct, frozen=True):
+    """Records as a journal stores them, one after the other, taken as a whole: most of them are counted a thousand at
+    a time, and looking at each costs more than answering the request it stands for. *first* is the first's number.
+    """
+
+    first: int
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data) // STORED
+
+    @property
+    def last(self) -> int:
+        """The number of the last record."""
+        return self.first + len(self) - 1
+
+    def after(self, number: int) -> "Block":
+        """The records numbered above *number*."""
+        skip = number + 1 - self.first
+        return Block(number + 1, self.data[skip * STORED :]) if skip > 0 else self
+
+    def known(self) -> "Block":
+        """The records up to the first of a type this version does not know."""
+        types = self.data[::STORED]
+        unknown = types.translate(None, _TYPES)
+        return Block(self.first, self.data[: types.index(unknown[0]) * STORED]) if unknown else self
+
+    def days(self) -> list[int]:
+        """The days of its records, the earliest first."""
+        return sorted({day for (day,) in _DAY.iter_unpack(self.data)})
+
+    def of(self, day: int) -> tuple[bytes, int]:
+        """The stored records of *day*, and the number of the last of them (0 when there are none)."""
+        days = [found for (found,) in _DAY.iter_unpack(self.data)]
+        if days.count(day) == len(days):
+            return self.data, self.last if days else 0
+        places = [place for place, found in enumerate(days) if found == day]
+        data = b"".join([self.data[place * STORED : (place + 1) * STORED] for place in places])
+        return data, self.first + places[-1] if places else 0
+
+    def parts(self, most_token_events: int) -> "Iterator[Block]":
+        """The block cut so that no part holds more events that count once per token than this."""
+        types = self.data[::STORED]
+        begin = tokens = 0
+        if len(types) - len(types.translate(None, _TOKEN_TYPES)) > most_token_events:
+            for place, type_ in enumerate(types, 1):
+                tokens += type_ in _TOKEN_TYPES
+                if tokens == most_token_events:
+                    yield Block(self.first + begin, self.data[begin * STORED : place * STORED])
+                    begin, tokens = place, 0
+        if begin < len(types):
+            yield Block(self.first + begin, self.data[begin * STORED :])
 
 
 def slot_subject(slot: int) -> bytes:

@@ -36,12 +36,13 @@ from typing import ClassVar, TypeVar
 
 from adserver import events
 from adserver.errors import JournalUnavailable
+from adserver.events import Block
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RECORD = events.SIZE + 4
+RECORD = events.STORED
 SEGMENT_BYTES = 4 * 1024 * 1024
 SYNC_WITHIN_S = 0.05
 """A record nobody waits for is synced this soon all the same."""
@@ -49,6 +50,7 @@ SYNC_WITHIN_S = 0.05
 _MAGIC = b"ASJRNL1\n"
 _HEADER = Layout("<8sIIQQ8s20x")  # magic, version, record size, first number, created in µs, producer
 _CRC = Layout("<I")
+_STORED = Layout(f"<{events.SIZE}sI")
 HEADER = _HEADER.size + 4
 _ZEROS = b"\0" * 65536
 _RETRY_S = 1.0
@@ -510,27 +512,35 @@ class Reader:
         self._seed = zlib.crc32(self.producer)
 
     def read(self, after: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
-        """Up to *limit* valid records numbered above *after* and at most *last*, in order, with their numbers.
+        """The records that `read_block` finds, each with its number and without its checksum."""
+        block = self.read_block(after, last, limit)
+        return list(enumerate((record for record, _ in _STORED.iter_unpack(block.data)), block.first))
+
+    def read_block(self, after: int, last: int | None, limit: int) -> Block:
+        """Up to *limit* valid records numbered above *after* and at most *last*, in order.
 
         It ends before a record that is damaged or missing; only what lies before the first segment may be gone.
         Segments are listed anew each time: one that supersedes others may have appeared. Raises OSError.
         """
-        found: list[tuple[int, bytes]] = []
         if last is not None and last <= after:
-            return found
+            return Block(after + 1, b"")
         starts = sorted(_starts(self.directory))
-        number = max(after + 1, starts[0] if starts else 1)
+        begin = number = max(after + 1, starts[0] if starts else 1)
+        found: list[bytes] = []
         for first, following in zip(starts, [*starts[1:], 1 << 62], strict=True):
             end = following - 1 if last is None else min(last, following - 1)
             if end < number:
                 continue
-            if len(found) == limit:
+            if number - begin == limit:
                 break
-            found += _valid(self._pread(first, number, min(end - number + 1, limit - len(found))), number, self._seed)
-            number = found[-1][0] + 1 if found else number
+            data = _valid(
+                self._pread(first, number, min(end - number + 1, limit - (number - begin))), number, self._seed
+            )
+            found.append(data)
+            number += len(data) // RECORD
             if number <= end:
                 break
-        return found
+        return Block(begin, found[0] if len(found) == 1 else b"".join(found))
 
     def _pread(self, first: int, begin: int, count: int) -> bytes:
         fd = os.open(self.directory / f"{first:020}.seg", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -548,8 +558,8 @@ class Reader:
         """
         used = [first for first in sorted(_starts(self.directory)) if self._record(first, 0)]
         last = used[-2:][0] - 1 if used else 0
-        while batch := self.read(last, None, 8192):
-            last = batch[-1][0]
+        while block := self.read_block(last, None, 8192):
+            last = block.last
         return last
 
     def tip(self) -> tuple[int, bytes] | None:
@@ -568,8 +578,8 @@ class Reader:
         return None
 
     def _record(self, first: int, place: int) -> bytes | None:
-        found = list(_valid(self._pread(first, first + place, 1), first + place, self._seed))
-        return found[0][1] if found else None
+        found = _valid(self._pread(first, first + place, 1), first + place, self._seed)
+        return found[: events.SIZE] or None
 
     def names(self) -> dict[bytes, str]:
         """What each ad key in this journal stands for. A line cut off by a crash, or damaged, is left out."""
@@ -600,15 +610,14 @@ def _is_header(header: bytes, first: int, producer: bytes) -> bool:
     return (magic, version, record, number, owner) == (_MAGIC, 1, RECORD, first, producer)
 
 
-def _valid(data: bytes, begin: int, seed: int) -> Iterator[tuple[int, bytes]]:
-    """The records of *data* up to the first that is cut, unwritten, out of place or damaged."""
-    for number, offset in enumerate(range(0, len(data) - RECORD + 1, RECORD), begin):
-        record = data[offset : offset + events.SIZE]
-        if _CRC.unpack_from(data, offset + events.SIZE)[0] != zlib.crc32(record, seed):
-            return
-        if int.from_bytes(record[-2:], "little") != number & 0xFFFF:
-            return
-        yield number, record
+def _valid(data: bytes, begin: int, seed: int) -> bytes:
+    """The stored records of *data* up to the first that is cut, unwritten, out of place or damaged."""
+    whole = data[: len(data) // RECORD * RECORD]
+    crc32 = zlib.crc32
+    for place, (record, crc) in enumerate(_STORED.iter_unpack(whole)):
+        if crc32(record, seed) != crc or record[-2] | record[-1] << 8 != begin + place & 0xFFFF:
+            return whole[: place * RECORD]
+    return whole
 
 
 class Adopted:
@@ -659,7 +668,7 @@ def _has_records(fd: int, number: int, place: int, places: int, producer: bytes)
     seed = zlib.crc32(producer)
     while place < places and (data := os.pread(fd, min(8192, places - place) * RECORD, HEADER + place * RECORD)):
         for offset in range(0, len(data) if data.strip(b"\0") else 0, RECORD):
-            if any(_valid(data[offset : offset + RECORD], number + offset // RECORD, seed)):
+            if _valid(data[offset : offset + RECORD], number + offset // RECORD, seed):
                 return True
         place += 8192
         number += 8192

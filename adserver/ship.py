@@ -8,7 +8,7 @@ restored or wiped), shipping goes on from there.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from time import monotonic
 
 from adserver import metrics
 from adserver.errors import StoreRefused, StoreUnavailable
-from adserver.events import TOKEN_BIT, Event, day_of, unpack
+from adserver.events import Block
 from adserver.journal import Adopted, Journal, Reader, adopt_dead
 from adserver.store import Applied, Mismatch, Sealed, Store, open_store
 from adserver.tally import tally
@@ -27,7 +27,7 @@ FLUSH_S = 0.1
 ADOPT_S = 1.0
 REREAD_S = 5.0
 RELEASE_S = 60.0
-MOST_RECORDS = 2000
+MOST_RECORDS = 4000
 MOST_NAMES = 1000
 MOST_TOKEN_EVENTS = 500
 """With these two a batch stays far below the 8,000 values that Lua's unpack allows."""
@@ -67,20 +67,15 @@ class Source:
             self.position = cursor
             self.named = 0
 
-    def read(self) -> list[tuple[int, Event]]:
-        """The next events, of records this version knows. Not in the event loop: the disk may be slow.
+    def read(self) -> Block:
+        """The next records, of types this version knows. Not in the event loop: the disk may be slow. Raises OSError.
 
-        Where the store is known to have counted a whole stretch, only its last event is returned. Raises OSError.
+        Of a stretch that the store is known to have counted whole, only the last record is returned.
         """
-        records = self.reader.read(self.position, self.last(), MOST_RECORDS)
-        days = {day_of(record) for _, record in records}
-        if records and all(self.cursors.get(day, -1) >= records[-1][0] for day in days):
-            del records[:-1]
-        found: list[tuple[int, Event]] = []
-        with suppress(ValueError):  # a type of a later version: what comes before it is good
-            for number, record in records:
-                found.append((number, unpack(record)[0]))
-        return found
+        block = self.reader.read_block(self.position, self.last(), MOST_RECORDS)
+        if block and all(self.cursors.get(day, -1) >= block.last for day in block.days()):
+            block = block.after(block.last - 1)
+        return block.known()
 
     def tell(self, why: str) -> None:
         """Say once why reading does not go on from here."""
@@ -228,11 +223,11 @@ class Shipper:
         if source.position >= source.last():
             return False
         try:
-            events = await asyncio.to_thread(source.read)
+            block = await asyncio.to_thread(source.read)
         except OSError as error:
             source.tell(f"record {source.position + 1} cannot be read ({error})")
             return False
-        if not events:
+        if not block:
             source.tell(f"record {source.position + 1} is damaged or of a later version")
             return False
         if len(source.names) > source.named:
@@ -241,14 +236,14 @@ class Shipper:
             source.named += len(fresh)
             if len(source.names) > source.named:
                 return True
-        for part in _parts(events):
-            for day in sorted({event.day for _, event in part}):
+        for part in block.parts(MOST_TOKEN_EVENTS):
+            for day in part.days():
                 if not await self._ship_day(store, source, day, part):
                     return True
-            source.position = max(source.position, part[-1][0])
+            source.position = max(source.position, part.last)
         return True
 
-    async def _ship_day(self, store: Store, source: Source, day: int, part: list[tuple[int, Event]]) -> bool:
+    async def _ship_day(self, store: Store, source: Source, day: int, part: Block) -> bool:
         """Count *part*'s events of *day*; False when the store stands elsewhere and reading must start again."""
         source.days.add(day)
         if day in self._quarantine:
@@ -258,10 +253,10 @@ class Shipper:
                 source.cursors[day] = (await store.cursors(day, [source.producer]))[0]
                 self._check_cursor(source, source.cursors[day])
             cursor = source.cursors[day]
-            events = [(number, event) for number, event in part if event.day == day and number > cursor]
-            if not events:
+            data, end = part.after(cursor).of(day)
+            if not data:
                 return True
-            batch = tally(day, cursor, events[-1][0], (event for _, event in events))
+            batch = tally(day, cursor, end, data)
             outcome = await store.apply(source.producer, batch)
         except SomebodyElse:
             raise
@@ -271,7 +266,7 @@ class Shipper:
         match outcome:
             case Applied(cursor=now_at, repeats=repeats):
                 source.cursors[day] = now_at
-                metrics.SHIPPED.inc(len(events))
+                metrics.SHIPPED.inc(batch.events)
                 metrics.BATCHES.inc()
                 if repeats:
                     metrics.REPEATS.inc(repeats)
@@ -279,31 +274,17 @@ class Shipper:
             case Mismatch(cursor=now_at):
                 self._check_cursor(source, now_at)
                 source.learn(day, now_at)
-                return now_at >= events[-1][0]
+                return now_at >= end
             case Sealed():
-                log.error("%d events of a closed day %d were left out", len(events), day)
-                metrics.LATE.inc(len(events))
-                source.cursors[day] = events[-1][0]
+                log.error("%d events of a closed day %d were left out", batch.events, day)
+                metrics.LATE.inc(batch.events)
+                source.cursors[day] = end
                 source.days.discard(day)  # the store's cursor stays where it was: not a sign that it forgot
                 return True
 
     def close(self) -> None:
         for one in self._adopted:
             one.close()
-
-
-def _parts(records: list[tuple[int, Event]]) -> Iterator[list[tuple[int, Event]]]:
-    """*records* cut so that no part holds too many token events."""
-    part: list[tuple[int, Event]] = []
-    tokens = 0
-    for record in records:
-        part.append(record)
-        tokens += record[1].type in TOKEN_BIT
-        if tokens == MOST_TOKEN_EVENTS:
-            yield part
-            part, tokens = [], 0
-    if part:
-        yield part
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

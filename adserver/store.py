@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from struct import Struct as Layout
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -27,6 +28,7 @@ ADS = "as:ads"
 PRODUCERS = "as:producers"
 """Hash of producer (hex) to what it said of itself at boot."""
 
+_ENTRY = Layout("<BH")
 _APPLY = files("adserver").joinpath("apply.lua").read_text()
 
 
@@ -212,8 +214,7 @@ def _arguments(producer: bytes, batch: Batch) -> list[Any]:
     for field, increment in batch.fields.items():
         arguments += (field, increment)
     for chunk, entries in batch.tokens.items():
-        packed = b"".join(bytes((place, *numbers[field].to_bytes(2, "little"))) for place, field in entries)
-        arguments += (chunk, packed)
+        arguments += (chunk, b"".join([_ENTRY.pack(place, numbers[field]) for place, field in entries]))
     return arguments
 
 

@@ -8,10 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adserver.events import INVALID, NO_FILLS, NO_ISSUER, Event, Type, slot_subject
-from adserver.tally import TOKENS_A_CHUNK, Batch, field_of, tally
+from adserver.tally import TOKENS_A_CHUNK, Batch
+from adserver.tally import tally as tally_stored
+from tests.records import field_of, stored
 
 DAY = 20514
 AD = bytes.fromhex("0b5d1122334455") + b"\0"
+
+
+def tally(day: int, start: int, end: int, events: Iterable[Event]) -> Batch:
+    return tally_stored(day, start, end, stored(events))
 
 
 def event(type_: Type, reason: int = 0, serial: int = 0, subject: bytes = AD, **fields: int | bytes) -> Event:
@@ -125,4 +131,4 @@ def test_nothing_adds_up_to_nothing() -> None:
     """
     A batch of no events changes no count.
     """
-    assert tally(DAY, 5, 5, []) == Batch(DAY, 5, 5, {}, {})
+    assert tally(DAY, 5, 5, []) == Batch(DAY, 5, 5, 0, {}, {})

@@ -19,8 +19,8 @@ from adserver.events import TOKEN_BIT, Event, Type
 from adserver.journal import HEADER, RECORD, Journal, Reader, create_journal
 from adserver.ship import Shipper
 from adserver.store import Store, open_store, partition
-from adserver.tally import field_of
 from tests.edges.servers import Server
+from tests.records import field_of, stored
 
 DAY = 20514
 AD = bytes.fromhex("0b5d1122334455") + b"\0"
@@ -352,7 +352,7 @@ def test_somebody_elses_progress_is_taken_over(root: Path, server: Server) -> No
         from adserver.tally import tally
 
         some = [Event(Type.IMPRESSION, 0, DAY, 14, bytes.fromhex(directory.name)[:5], n, AD, 0) for n in range(30)]
-        await store.apply(bytes.fromhex(directory.name), tally(DAY, 0, 30, some))
+        await store.apply(bytes.fromhex(directory.name), tally(DAY, 0, 30, stored(some)))
 
     async def apply() -> None:
         async with open_store(server.url) as store:

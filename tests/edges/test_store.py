@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.events import TOKEN_BIT, Event, Type
 from adserver.store import Applied, Mismatch, Sealed, Store, open_store, partition
-from adserver.tally import Batch, field_of, tally
+from adserver.tally import Batch, tally
 from tests.edges.servers import Server, running_server
+from tests.records import field_of, stored
 
 DAY = 20514
 KEY = partition(DAY)
@@ -38,7 +39,7 @@ def event(
 
 
 def batch(start: int, *events: Event) -> Batch:
-    return tally(DAY, start, start + len(events), events)
+    return tally(DAY, start, start + len(events), stored(events))
 
 
 def ask(server: Server, *command: Any) -> Any:
