@@ -7,6 +7,8 @@ before its answer leaves; a request that cannot be journalled is answered all th
 import time
 from math import inf
 
+from msgspec import Struct
+
 from adserver import metrics
 from adserver.catalog import Ad, Catalog
 from adserver.days import Days
@@ -14,7 +16,7 @@ from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide
 from adserver.errors import JournalUnavailable
 from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
 from adserver.journal import Ledger
-from adserver.metrics import Meter
+from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
@@ -45,23 +47,34 @@ class PageDraws(dict[int | str, int]):
         return n
 
 
+class Ready(Struct, frozen=True):
+    """An ad made ready for serving: its snippet, which events its token may stand for, the metrics of a fill."""
+
+    snippet: Snippet
+    allowed: int
+    filled: Both
+
+
 class Edition:
     """A catalog with what serving remembers of it: slots by the bytes of their ids, snippets made so far."""
 
     def __init__(self, catalog: Catalog, public_url: str) -> None:
         self.catalog = catalog
         self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
+        self.pages = {b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots}
         self.asks = _asks(catalog)
         self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
-        self.served = {slot: metrics.SERVED.labels(str(slot)) for slot in catalog.slots}
+        self._filled = {slot: Both(self.requests[slot], metrics.SERVED.labels(str(slot))) for slot in catalog.slots}
         self._public_url = public_url
-        self._snippets: dict[tuple[bytes, str, bool], Snippet] = {}
+        self._ready: dict[tuple[bytes, str, bool], Ready] = {}
 
-    def snippet(self, ad: Ad, form: Format, eager: bool) -> Snippet:  # noqa: FBT001
-        key = (ad.key, form.value, eager)  # an Enum member is hashed in Python
-        found = self._snippets.get(key)
+    def ready(self, ad: Ad, form: str, eager: bool) -> "Ready":  # noqa: FBT001
+        """What serving *ad* takes; *form* is a Format's value, because hashing the member is slow."""
+        key = (ad.key, form, eager)
+        found = self._ready.get(key)
         if found is None:
-            found = self._snippets[key] = compile_snippet(self.catalog, ad, form, self._public_url, eager=eager)
+            snippet = compile_snippet(self.catalog, ad, Format(form), self._public_url, eager=eager)
+            found = self._ready[key] = Ready(snippet, _allowed(ad, Format(form)), self._filled[ad.slot.id])
         return found
 
     def max_age(self, slot: SlotId, now: float) -> int:
@@ -115,14 +128,18 @@ class Answering:
 
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
+        day, hour = self._days.locate(now)
+        form = page.format.value
         answers: list[tuple[Decision, bytes]] = []
         eager = True
         for decision in decide(edition.catalog, now, page, PageDraws(self._counters)):
             if isinstance(decision, Filled):
-                answers.append((decision, self._serve(edition, decision.ad, page.format, eager, now)))
+                ad = decision.ad
+                body = self._serve(ad, edition.ready(ad, form, eager), now, day, hour)
                 eager = False
             else:
-                answers.append((decision, self._leave_empty(edition, decision, page.format, now)))
+                body = self._leave_empty(edition, decision, page.format, now, day, hour)
+            answers.append((decision, body))
         return answers
 
     def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
@@ -134,25 +151,24 @@ class Answering:
         """A number anybody can invent was asked for: counted under its reason alone."""
         self._meter.add(self._unfilled[NoFill.UNKNOWN_SLOT])
 
-    def _serve(self, edition: Edition, ad: Ad, form: Format, eager: bool, now: float) -> bytes:  # noqa: FBT001
-        journal, mint, slot = self._journal, self._mint, ad.slot.id
-        day, hour = self._days.locate(now)
+    def _serve(self, ad: Ad, ready: Ready, now: float, day: int, hour: int) -> bytes:
+        journal, mint, key = self._journal, self._mint, ad.key
         serial = mint.next_serial
-        token = mint.token(ad.key, day, now, _allowed(ad, form))
+        token = mint.token(key, day, now, ready.allowed)
         try:
-            if ad.key not in journal.names:
-                journal.name(ad.key, ad.name)
-            journal.append(_SERVED, 0, day, hour, journal.issuer, serial, ad.key, now)
+            if key not in journal.names:
+                journal.name(key, ad.name)
+            journal.append(_SERVED, 0, day, hour, journal.issuer, serial, key, now)
         except JournalUnavailable as error:
             self._note_uncounted(error)
-        self._meter.add(edition.requests[slot])
-        self._meter.add(edition.served[slot])
-        return token.join(edition.snippet(ad, form, eager))
+        self._meter.add(ready.filled)
+        return token.join(ready.snippet)
 
-    def _leave_empty(self, edition: Edition, decision: Unfilled, form: Format, now: float) -> bytes:
+    def _leave_empty(
+        self, edition: Edition, decision: Unfilled, form: Format, now: float, day: int, hour: int
+    ) -> bytes:
         self._meter.add(self._unfilled[decision.reason])
         self._meter.add(edition.requests[decision.slot])
-        day, hour = self._days.locate(now)
         subject, reason = slot_subject(decision.slot), _REASON_NUMBER[decision.reason]
         try:
             self._journal.append(_UNFILLED, reason, day, hour, NO_ISSUER, 0, subject, now)

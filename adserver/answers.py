@@ -54,6 +54,10 @@ class Responses:
             for status in metrics.STATUSES
         }
 
+    def note(self, route: str, status: int) -> None:
+        """Count an answer; `send` does it by itself."""
+        self._meter.add(self._series[route, status])
+
     async def send(self, send: Send, route: str, status: int, headers: Headers, body: bytes) -> None:
         self._meter.add(self._series[route, status])
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -26,6 +26,7 @@ from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
 from adserver.errors import JournalUnavailable
 from adserver.health import Health
+from adserver.http_speed import AT_ONCE, AtOnce
 from adserver.journal import Journal, NoJournal, create_journal
 from adserver.metrics import Meter
 from adserver.neighbours import beat
@@ -61,7 +62,7 @@ class Worker:
         self._pages.router.redirect_slashes = False
 
     @asynccontextmanager
-    async def _lifespan(self, pages: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, pages: Starlette) -> AsyncIterator[dict[str, AtOnce]]:
         settings = self.settings
         live = LiveCatalog(lambda catalog: metrics.start_at_zero(catalog.slots))
         metrics.start_at_zero(())
@@ -94,7 +95,7 @@ class Worker:
             loops.append(partial(_leave_when_writable, settings))
         try:
             async with running(*loops, grace_s=settings.grace_s):
-                yield
+                yield {} if settings.access_log else {AT_ONCE: self._at_once}
                 if isinstance(journal, Journal):
                     await journal.drain()
         finally:
@@ -124,6 +125,13 @@ class Worker:
         except Exception as error:
             extra = [(b"x-request-id", _log_failure(error).encode())]
             await self._responses.problem(send, "other", 500, _DETAILS[500], extra)
+
+    def _at_once(self, target: bytes) -> tuple[int, bytes] | None:
+        """See `http_speed`; what fails here is asked again the long way, and answered and logged there."""
+        try:
+            return self._delivery.at_once(target) if self._delivery else None
+        except Exception:
+            return None
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starlette's routes; those of ops only at their own port, and only they there, if there is one."""

@@ -1,11 +1,12 @@
 """`POST /render`: an article with each ad shortcode replaced by its snippet, all decided as one page."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from msgspec import Struct
 
 from adserver import metrics, repair
-from adserver.answering import LONGEST_MAX_AGE_S, Answering
+from adserver.answering import LONGEST_MAX_AGE_S, Answering, Edition
 from adserver.answers import NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send, keep_for, length, read_body
 from adserver.context import MOST_IDS, PLAIN, BadQuery, parse_query
 from adserver.decide import Filled, Page
@@ -19,15 +20,45 @@ _REMEMBERED = 256
 _MOST_REMEMBERED_BYTES = 65536
 _MOST_UNKNOWN = 20
 
-Ask = SlotId | Group
 
+class Article(Struct):
+    """An article taken apart: its text around and between its shortcodes, ready to be joined with answers.
 
-class Article(Struct, frozen=True):
-    """An article taken apart: its text around and between its shortcodes, ready to be joined with answers."""
+    *plan* is what an edition made of its shortcodes, remembered while that edition is live.
+    """
 
     texts: tuple[bytes, ...]
     codes: tuple[Shortcode, ...]
     repairs: dict[str, int]
+    plan: "Plan | None" = None
+
+    def plan_for(self, edition: Edition, form: Format) -> "Plan":
+        plan = self.plan
+        if plan is None or plan.edition is not edition or plan.page.format is not form:
+            plan = self.plan = _plan(self, edition, form)
+        return plan
+
+
+class Plan(Struct, frozen=True):
+    """What an article asks of an edition: the page, the place of each answer among its pieces, ids that are unknown."""
+
+    edition: Edition
+    page: Page
+    places: tuple[int, ...]
+    unknown: list[str]
+    unknown_codes: int
+
+
+def _plan(article: Article, edition: Edition, form: Format) -> Plan:
+    asks = [edition.asks.get((code.name, _id(code))) for code in article.codes]
+    unknown = [code for code, ask in zip(article.codes, asks, strict=True) if ask is None]
+    return Plan(
+        edition,
+        Page(tuple(ask for ask in asks if ask is not None), form),
+        tuple(2 * number + 1 for number, ask in enumerate(asks) if ask is not None),
+        _presentable(unknown),
+        len(unknown),
+    )
 
 
 def prepare(article: repair.Article) -> Article:
@@ -106,33 +137,28 @@ class Articles:
     def fill(self, article: Article, form: Format) -> Filling:
         """Answer every shortcode of *article*; one that asks for nothing known becomes nothing."""
         edition = self._answering.edition()
-        asks = [edition.asks.get((code.name, _id(code))) for code in article.codes]
-        known = tuple(ask for ask in asks if ask is not None)
+        plan = article.plan_for(edition, form)
         now = self._answering.now()
+        filled, age = 0, 0
+        pieces = [b""] * (2 * len(article.texts) - 1)
+        pieces[::2] = article.texts
         if form is Format.PLACEHOLDER:
-            slots = edition.catalog.slots
-            answers = [render_placeholder(ask if isinstance(ask, Group) else slots[ask]) for ask in known]
-            filled, age = 0, min((edition.max_age(slot, now) for slot in _slots(known)), default=LONGEST_MAX_AGE_S)
+            asks, slots = plan.page.asks, edition.catalog.slots
+            age = min((edition.max_age(slot, now) for slot in _slots(asks)), default=LONGEST_MAX_AGE_S)
+            for place, ask in zip(plan.places, asks, strict=True):
+                pieces[place] = render_placeholder(ask if isinstance(ask, Group) else slots[ask])
         else:
-            decided = self._answering.answer(edition, Page(known, form), now)
-            answers = [html for _, html in decided]
-            filled, age = sum(isinstance(decision, Filled) for decision, _ in decided), 0
-        unknown = [code for code, ask in zip(article.codes, asks, strict=True) if ask is None]
-        for _ in unknown:
+            decided = self._answering.answer(edition, plan.page, now)
+            for place, (decision, html) in zip(plan.places, decided, strict=True):
+                pieces[place] = html
+                if isinstance(decision, Filled):
+                    filled += 1
+        for _ in range(plan.unknown_codes):
             self._answering.note_unknown()
-        body = b"".join(_weave(article, asks, iter(answers)))
-        return Filling(body, filled, _presentable(unknown), age)
+        return Filling(b"".join(pieces), filled, plan.unknown, age)
 
 
-def _weave(article: Article, asks: list[Ask | None], answers: Iterator[bytes]) -> Iterator[bytes]:
-    yield article.texts[0]
-    for text, ask in zip(article.texts[1:], asks, strict=True):
-        if ask is not None:
-            yield next(answers)
-        yield text
-
-
-def _slots(asks: tuple[Ask, ...]) -> Iterator[SlotId]:
+def _slots(asks: tuple[SlotId | Group, ...]) -> Iterator[SlotId]:
     for ask in asks:
         if isinstance(ask, Group):
             yield from (member.slot for member in ask.slots)
@@ -152,15 +178,23 @@ def _presentable(unknown: list[Shortcode]) -> list[str]:
 
 
 def _media_type(headers: Headers) -> bytes:
-    """The answer's media type, which is the article's. Raises BadQuery for a type or charset that is not read here."""
-    values = [value for name, value in headers if name == b"content-type"]
-    media, _, parameters = (values[0] if values else b"").lower().partition(b";")
+    """The answer's media type, which is the article's. Raises BadQuery for a type, charset or coding not read here."""
+    given: bytes | None = None
+    for name, value in headers:
+        if name == b"content-type" and given is None:
+            given = value
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise BadQuery("Send the article uncompressed.", 415)
+    return _judge_media_type(given or b"")
+
+
+@lru_cache(64)
+def _judge_media_type(given: bytes) -> bytes:
+    media, _, parameters = given.lower().partition(b";")
     media = media.strip()
     if media not in (b"text/html", b"text/plain"):
         raise BadQuery("Send the article as text/html or text/plain.", 415)
     charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b' "')
     if charset not in (b"", b"utf-8", b"utf8"):
         raise BadQuery("Send the article in UTF-8.", 415)
-    if any(name == b"content-encoding" and value.strip().lower() != b"identity" for name, value in headers):
-        raise BadQuery("Send the article uncompressed.", 415)
     return media + b"; charset=utf-8"

@@ -54,11 +54,12 @@ def ad_key(name: str) -> bytes:
 
 
 class Booking(Struct, frozen=True):
-    """A line item's part in one slot: its ads that fit there, and the running sum of their weights."""
+    """A line item's part in one slot: its ads that fit there, the running sum of their weights, their creatives."""
 
     line_item: LineItem
     ads: tuple[Ad, ...]
     weights: tuple[float, ...]
+    creatives: frozenset[str]
 
 
 class Tier(Struct, frozen=True):
@@ -156,7 +157,7 @@ def _book(document: Document, slots: Mapping[int, Slot]) -> dict[int, Bookings]:
                 continue
             ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
             weights = tuple(accumulate(creative.weight for creative in fitting))
-            by_slot[slot_id].append(Booking(line_item, ads, weights))
+            by_slot[slot_id].append(Booking(line_item, ads, weights, frozenset(ad.creative.id for ad in ads)))
     return {slot_id: Bookings(bookings) for slot_id, bookings in by_slot.items()}
 
 

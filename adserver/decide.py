@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import accumulate
+from math import inf
 
 from msgspec import Struct
 
@@ -89,7 +90,9 @@ _RANKS = tuple(range(len(PRIORITIES)))
 _SPONSORSHIP = PRIORITIES.index(Priority.SPONSORSHIP)
 _HTML = Format.HTML
 _EVEN, _SEQUENCE = Rotation.EVEN, Rotation.SEQUENCE
-_UNKNOWN_SLOT, _NOT_LIVE, _OUTSIDE_SHARE = NoFill.UNKNOWN_SLOT, NoFill.NOT_LIVE, NoFill.OUTSIDE_SHARE
+_NOT_LIVE, _OUTSIDE_SHARE = NoFill.NOT_LIVE, NoFill.OUTSIDE_SHARE
+_NOBODY = Live((None,) * len(PRIORITIES), inf)
+"""Of a slot that is not in the catalog."""
 
 
 class _Spot:
@@ -97,14 +100,14 @@ class _Spot:
 
     __slots__ = ("ad", "live", "n", "others", "reason", "slot", "u")
 
-    def __init__(self, slot: SlotId, live: Live | None, n: int, others: Sequence[SlotId] = ()) -> None:
+    def __init__(self, slot: SlotId, live: Live, n: int, others: Sequence[SlotId] = ()) -> None:
         self.slot = slot
         self.live = live
         self.n = n
-        self.u = spread(n)
+        self.u = n * GOLDEN % 1.0
         self.others = others
         self.ad: Ad | None = None
-        self.reason = _UNKNOWN_SLOT if live is None else _NOT_LIVE
+        self.reason = _NOT_LIVE
 
 
 def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[Lost] | None = None) -> list[Decision]:
@@ -116,10 +119,14 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
     shows = SHOWS[page.format] if page.format is not _HTML else None
     spots = [_open(catalog, now, ask, draws) for ask in page.asks]
     used: set[str] = set()
+    still_empty = spots
     for rank in _RANKS:
-        for spot in spots:
-            if spot.ad is None and spot.live is not None and (tier := spot.live.tiers[rank]) is not None:
+        for spot in still_empty:
+            if (tier := spot.live.tiers[rank]) is not None:
                 _try_tier(spot, rank, tier, used, shows, trace)
+        still_empty = [spot for spot in still_empty if spot.ad is None]
+        if not still_empty:
+            break
     tried = list(spots)
     for at, spot in enumerate(spots):
         if spot.ad is None and spot.others:
@@ -136,7 +143,7 @@ def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws) -> _S
         first, *others = _order(ask, draws[ask.id])
         return _Spot(first, catalog.bookings[first].at(now), draws[first], others)
     bookings = catalog.bookings.get(ask)
-    return _Spot(ask, None, 0) if bookings is None else _Spot(ask, bookings.at(now), draws[ask])
+    return _Spot(ask, _NOBODY, 0) if bookings is None else _Spot(ask, bookings.at(now), draws[ask])
 
 
 def _order(group: Group, n: int) -> list[SlotId]:
@@ -211,18 +218,14 @@ def _choose_by_weight(
 ) -> None:
     """Choose a line item by weight; when its creatives are all taken, choose among the others."""
     left, sums = tier.bookings, tier.weights
-    while left and spot.ad is None:
+    while left and spot.ad is None and (total := sums[-1]):
         if len(left) == 1:
             booking, rest = left[0], spot.u
-            if not booking.line_item.weight:
-                break
         else:
-            if not sums[-1]:
-                break
-            point = spot.u * sums[-1]
+            point = spot.u * total
             at = min(bisect_right(sums, point), len(sums) - 1)
-            booking = left[at]
-            rest = min((point - (sums[at] - booking.line_item.weight)) / (booking.line_item.weight or 1.0), 1.0)
+            low = sums[at - 1] if at else 0.0
+            booking, rest = left[at], min((point - low) / ((sums[at] - low) or 1.0), 1.0)
         spot.ad = _choose_ad(spot, booking, rest, used, shows, trace)
         if spot.ad is None:
             left = tuple(one for one in left if one is not booking)
@@ -241,7 +244,7 @@ def _choose_ad(
 ) -> Ad | None:
     """One of the booking's ads that this page can show; None when there is none, and *spot* knows why."""
     ads, sums = booking.ads, booking.weights
-    if shows is not None or (used and any(ad.creative.id in used for ad in ads)):
+    if shows is not None or not used.isdisjoint(booking.creatives):
         fitting = tuple(ad for ad in ads if shows is None or ad.creative.kind in shows)
         ads = tuple(ad for ad in fitting if ad.creative.id not in used)
         sums = tuple(accumulate(ad.creative.weight for ad in ads))
@@ -264,7 +267,9 @@ def _choose_ad(
 def _close(catalog: Catalog, spot: _Spot) -> Decision:
     if spot.ad is not None:
         return Filled(spot.ad)
-    if spot.live is not None and not catalog.bookings[spot.slot].all:
+    if spot.live is _NOBODY:
+        return Unfilled(spot.slot, NoFill.UNKNOWN_SLOT)
+    if not catalog.bookings[spot.slot].all:
         return Unfilled(spot.slot, NoFill.NO_BOOKING)
     return Unfilled(spot.slot, spot.reason)
 

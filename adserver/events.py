@@ -42,8 +42,8 @@ NO_FILLS = (
     NoFill.FORMAT,
 )
 
-_RECORD = Layout("<BBHB5sI8sIH")
-SIZE = _RECORD.size
+RECORD = Layout("<BBHB5sI8sIH")
+SIZE = RECORD.size
 STORED = SIZE + 4
 """Bytes a record takes in a journal: its checksum, a u32, comes behind it."""
 _DAY = Layout(f"<2xH{STORED - 4}x")
@@ -70,12 +70,12 @@ NO_ISSUER = b"\0\0\0\0\0"
 def pack(
     type_: int, reason: int, day: int, hour: int, issuer: bytes, serial: int, subject: bytes, at: int, seq: int
 ) -> bytes:
-    return _RECORD.pack(type_, reason, day, hour, issuer, serial, subject, at, seq & 0xFFFF)
+    return RECORD.pack(type_, reason, day, hour, issuer, serial, subject, at, seq & 0xFFFF)
 
 
 def unpack(record: bytes) -> tuple[Event, int]:
     """The event and the low 16 bits of its sequence number. Raises ValueError for a type this version does not know."""
-    type_, reason, day, hour, issuer, serial, subject, at, low = _RECORD.unpack(record)
+    type_, reason, day, hour, issuer, serial, subject, at, low = RECORD.unpack(record)
     return Event(Type(type_), reason, day, hour, issuer, serial, subject, at), low
 
 

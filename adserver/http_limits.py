@@ -163,7 +163,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(self._reason)
             return
         cycle = self.cycle
-        if cycle is None or cycle.more_body or cycle.response_complete or cycle.scope is not self.scope:
+        if self.scope is not None and (
+            cycle is None or cycle.more_body or cycle.response_complete or cycle.scope is not self.scope
+        ):
             self._await_the_rest(len(data))
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -180,7 +182,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADER_FIELDS or len(url) > MAX_TARGET_BYTES or self._timer is not None:
             self._check_sizes()
         # Without a Connection header only HTTP/1.1 is kept alive; asking for the version takes 0.3 us.
-        if self._special is not None or not self.parser.should_keep_alive():
+        plain = self._special is None and self.parser.should_keep_alive()
+        if not plain:
             self._check_special(self._special or {})
         if self._host != self._checked_host or self._host is None:
             self._check_host()
@@ -192,12 +195,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.pipeline and len(self.pipeline) >= MAX_PIPELINED:
             self._stop("pipelined")
         before = self.cycle
+        if plain and (before is None or before.response_complete) and self._answer_at_once(url):
+            self.scope = None  # type: ignore[assignment]  # nothing is being read any more
+            self.on_response_complete()
+            return
         HttpToolsProtocol.on_headers_complete(self)  # super() takes 0.5 us longer
         if self.pipeline and len(self.pipeline) == 1:
             self._answering = before
         if self._special is not None:
             # The scope keeps its list: a trailer arriving while the app runs must not become a header.
             self.headers = []
+
+    def _answer_at_once(self, _: bytes) -> bool:
+        """Answer a request that has no body and ends nothing, if that needs no application; a subclass may."""
+        return False
 
     def on_body(self, body: bytes) -> None:
         self._handed_on = True
@@ -209,8 +220,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._stop_timer()
             self._withheld = 0
         cycle = self.cycle
-        cycle.more_body = False
-        cycle.message_event.set()
+        if self.scope is not None:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         # The parent starts and cancels a keep-alive timer for each request. One that is looked at when
@@ -232,7 +244,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if self.transport.is_closing() or not self.cycle.response_complete or self._reading() == "head":
+        cycle = self.cycle
+        busy = cycle is not None and not cycle.response_complete
+        if self.transport.is_closing() or busy or self._reading() == "head":
             return
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:

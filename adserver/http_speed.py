@@ -1,12 +1,14 @@
-"""Answers with one write, and without a task where nothing is waited for: what uvicorn's protocol leaves to gain.
+"""Answers with one write, and without a task or a scope where nothing is waited for: what uvicorn leaves to gain.
 
-uvicorn writes an answer's head and body apart and runs every request in a task of its own; together that is about
-half of a small answer's time. Rules: the application sees plain ASGI and nothing else; an answer sent in one piece
-leaves in one write, any other goes uvicorn's way; only paths in EAGER may be started without a task, because they
-wait for nothing but a reader who is slow to take the answer.
+uvicorn builds a scope of fourteen entries, a cycle and a task for every request and writes an answer's head and body
+apart; together that is more than a small answer takes. Rules: an answer sent in one piece leaves in one write, any
+other goes uvicorn's way; paths in EAGER start without a task, when all that has arrived is read, and get one when
+they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, no query, the
+connection stays) that the application's `AT_ONCE` function knows is answered by it, and the application sees no
+request. Everything else is plain ASGI.
 """
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any
 
@@ -14,7 +16,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from adserver.http_limits import LimitedHttpProtocol
 
-EAGER = b"/ads/"
+EAGER = frozenset((b"/ads", b"/ads/", b"/render"))
+"""Whole paths, or the first part of one with both its slashes."""
+AT_ONCE = "adserver.at_once"
+"""Where the application leaves its function in the lifespan state: the target of a plain GET to the answer's status
+and all that follows the date in it, or None where the request must go the long way."""
+
+AtOnce = Callable[[bytes], tuple[int, bytes] | None]
 
 
 class JoinedAnswer(RequestResponseCycle):
@@ -68,10 +76,47 @@ class JoinedAnswer(RequestResponseCycle):
 class FastHttpProtocol(LimitedHttpProtocol):
     """Pass to uvicorn as ``http=``."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.app_state = dict(self.app_state)  # each request copies it into its scope
+        self._at_once: AtOnce | None = self.app_state.pop(AT_ONCE, None)
+
+    _held: tuple[RequestResponseCycle, Any] | None = None
+
+    def _answer_at_once(self, target: bytes) -> bool:
+        if self._at_once is None or self.flow.write_paused or self.parser.get_method() != b"GET":
+            return False
+        answer = self._at_once(target)
+        if answer is None:
+            return False
+        status, rest = answer
+        said = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(STATUS_LINE[status] + said + rest)
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._held is not None:
+            self._start_held()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = JoinedAnswer  # uvicorn has no hook for the class of its cycles
-        if not cycle.scope["raw_path"].startswith(EAGER):
+        path = cycle.scope["raw_path"]
+        if path in EAGER or path[: path.find(b"/", 1) + 1] in EAGER:
+            self._held = cycle, app
+        else:
             super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._held is not None:  # the next of a pipeline, of which all has been read
+            self.loop.call_soon(self._start_held)
+
+    def _start_held(self) -> None:
+        if self._held is None:
+            return
+        (cycle, app), self._held = self._held, None
+        if cycle.disconnected:
             return
         running = cycle.run_asgi(app)
         try:

@@ -50,6 +50,7 @@ SYNC_WITHIN_S = 0.05
 _MAGIC = b"ASJRNL1\n"
 _HEADER = Layout("<8sIIQQ8s20x")  # magic, version, record size, first number, created in µs, producer
 _CRC = Layout("<I")
+_pack = events.RECORD.pack  # events.pack without the call, in the hottest place
 _STORED = Layout(f"<{events.SIZE}sI")
 HEADER = _HEADER.size + 4
 _ZEROS = b"\0" * 65536
@@ -164,7 +165,7 @@ class Journal:
             self._rotate()
             offset = self._offset
         number = self.written + 1
-        record = events.pack(type_, reason, day, hour, issuer, serial, subject, int(now), number)
+        record = _pack(type_, reason, day, hour, issuer, serial, subject, int(now), number & 0xFFFF)
         self._map[offset : offset + RECORD] = record + _CRC.pack(zlib.crc32(record, self._seed))
         self._offset = offset + RECORD
         self.written = number

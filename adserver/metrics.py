@@ -123,16 +123,30 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
+class Both:
+    """Two counters that grow together."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Counter, other: Counter) -> None:
+        self._one = one
+        self._other = other
+
+    def inc(self, n: float) -> None:
+        self._one.inc(n)
+        self._other.inc(n)
+
+
 class Meter:
     """Counts on the hot path; hands over to the metrics 50 times a second, and before they are read."""
 
     __slots__ = ("_counts", "_due")
 
     def __init__(self) -> None:
-        self._counts: dict[Counter, int] = {}
+        self._counts: dict[Counter | Both, int] = {}
         self._due = False
 
-    def add(self, counter: Counter, n: int = 1) -> None:
+    def add(self, counter: Counter | Both, n: int = 1) -> None:
         self._counts[counter] = self._counts.get(counter, 0) + n
         if not self._due:
             self._due = True

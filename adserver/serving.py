@@ -18,6 +18,7 @@ from adserver.model import Format, NoFill, Slot, SlotId
 from adserver.render import render_placeholder
 
 _MOST_SHOWN = 64
+_FILLED = b"".join(b"%b: %b\r\n" % header for header in (HTML, NO_STORE, NOSNIFF))
 
 
 class Delivery:
@@ -27,6 +28,20 @@ class Delivery:
         self._answering = answering
         self._responses = responses
         self._origins = frozenset(origin.encode() for origin in allowed_origins)
+
+    def at_once(self, target: bytes) -> tuple[int, bytes] | None:
+        """What `ad` answers a plain GET of one slot with, ready for the wire; None for any other target."""
+        edition = self._answering.edition()
+        page = edition.pages.get(target)
+        if page is None or self._origins:
+            return None
+        [(decision, body)] = self._answering.answer(edition, page, self._answering.now())
+        if isinstance(decision, Filled):
+            self._responses.note("ad", 200)
+            return 200, b"%bcontent-length: %d\r\n\r\n%b" % (_FILLED, len(body), body)
+        status, headers = _say(decision, body)
+        self._responses.note("ad", status)
+        return status, b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n" + body
 
     async def ad(self, scope: Scope, send: Send) -> None:
         """One slot's snippet; 204 and a reason when nothing fits."""
