@@ -79,16 +79,19 @@ class Live(Struct, frozen=True):
 class Bookings:
     """One slot's bookings, and who of them is live when."""
 
-    __slots__ = ("_changes", "_live", "all")
+    __slots__ = ("_changes", "_from", "_live", "_now", "all")
 
     def __init__(self, bookings: Iterable[Booking]) -> None:
         self.all = tuple(bookings)
         instants = {at for booking in self.all for at in (booking.line_item.starts, booking.line_item.ends)}
         self._changes = sorted(at for at in instants if at is not None)
         self._live: dict[int, Live] = {}
+        self._from, self._now = inf, Live((None,) * len(PRIORITIES), inf)
 
     def at(self, now: float) -> Live:
-        """Who is live at *now*. Remembered per stretch between two changes, so that asking again costs a bisection."""
+        """Who is live at *now*. Remembered per stretch between two changes; asking about the same again is quick."""
+        if self._from <= now < self._now.until:
+            return self._now
         stretch = bisect_right(self._changes, now)
         live = self._live.get(stretch)
         if live is None:
@@ -96,6 +99,7 @@ class Bookings:
             on = [booking for booking in self.all if is_live(booking.line_item, now)]
             tiers = tuple(_tier([one for one in on if one.line_item.priority is rank]) for rank in PRIORITIES)
             live = self._live[stretch] = Live(tiers, until)
+        self._from, self._now = self._changes[stretch - 1] if stretch else -inf, live
         return live
 
 

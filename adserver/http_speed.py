@@ -13,10 +13,11 @@ from types import coroutine
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from adserver.http_limits import LimitedHttpProtocol
 
-EAGER = frozenset((b"/ads", b"/ads/", b"/render"))
+EAGER = frozenset((b"/ads", b"/ads/", b"/render", b"/i/", b"/v/", b"/c/"))
 """Whole paths, or the first part of one with both its slashes."""
 AT_ONCE = "adserver.at_once"
 """Where the application leaves its function in the lifespan state: the target of a plain GET to the answer's status
@@ -73,6 +74,18 @@ class JoinedAnswer(RequestResponseCycle):
         self.on_response()
 
 
+_said: tuple[Any, bytes] = ([], b"")
+
+
+def _lines(state: ServerState) -> bytes:
+    """The headers of every answer (the date), as lines. uvicorn makes a new list of them each second."""
+    global _said
+    headers = state.default_headers
+    if headers is not _said[0]:
+        _said = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+    return _said[1]
+
+
 class FastHttpProtocol(LimitedHttpProtocol):
     """Pass to uvicorn as ``http=``."""
 
@@ -90,8 +103,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
         if answer is None:
             return False
         status, rest = answer
-        said = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write(STATUS_LINE[status] + said + rest)
+        self.transport.write(b"%b%b%b" % (STATUS_LINE[status], _lines(self.server_state), rest))
         return True
 
     def data_received(self, data: bytes) -> None:

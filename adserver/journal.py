@@ -46,6 +46,8 @@ RECORD = events.STORED
 SEGMENT_BYTES = 4 * 1024 * 1024
 SYNC_WITHIN_S = 0.05
 """A record nobody waits for is synced this soon all the same."""
+PATIENCE_S = 2.0
+"""Who waits for a sync is told no later than this that it did not come."""
 
 _MAGIC = b"ASJRNL1\n"
 _HEADER = Layout("<8sIIQQ8s20x")  # magic, version, record size, first number, created in µs, producer
@@ -133,8 +135,8 @@ class Journal:
         self._closing = False
         self._unsynced_names = False
         self._unsynced_directory = False
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._prune_at = 1000
+        self._waiting: list[tuple[int, float, asyncio.Future[bool]]] = []
+        self._alarm: asyncio.TimerHandle | None = None
         self._syncing = False
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -260,19 +262,45 @@ class Journal:
 
     # Syncing
 
-    def wait_synced(self) -> "asyncio.Future[None]":
-        """Done when everything stored so far has reached the disk."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def wait_synced(self, within_s: float = PATIENCE_S) -> "asyncio.Future[bool]":
+        """True when everything stored so far has reached the disk, False when it has not *within_s* seconds.
+
+        One timer serves all who wait: a beacon a tenth of a millisecond would otherwise set and cancel one each.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
         if self.synced >= self.written:
-            future.set_result(None)
+            future.set_result(True)
             return future
-        if len(self._waiting) >= self._prune_at:  # the disk hangs and callers have given up
-            self._waiting = [(number, waiting) for number, waiting in self._waiting if not waiting.done()]
-            self._prune_at = 1000 + 2 * len(self._waiting)
-        self._waiting.append((self.written, future))
+        deadline = loop.time() + within_s
+        self._waiting.append((self.written, deadline, future))
+        if self._alarm is None or deadline < self._alarm.when():
+            self._set_alarm(deadline)
         if not self._syncing:
             self._sync()
         return future
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(at, self._tell_late)
+
+    def _tell_late(self) -> None:
+        """Tell those who have waited long enough; the disk hangs or is slow."""
+        self._alarm = None
+        now = asyncio.get_running_loop().time()
+        self._resolve(lambda _, deadline: False if deadline <= now else None)
+        if self._waiting:
+            self._set_alarm(min(deadline for _, deadline, _ in self._waiting))
+
+    def _resolve(self, answer: Callable[[int, float], bool | None]) -> None:
+        waiting, self._waiting = self._waiting, []
+        for number, deadline, future in waiting:
+            said = answer(number, deadline)
+            if said is None:
+                self._waiting.append((number, deadline, future))
+            elif not future.done():
+                future.set_result(said)
 
     def _sync(self) -> None:
         if self._timer is not None:
@@ -319,12 +347,7 @@ class Journal:
         while self._full and self._full[0].first + self._full[0].room - 1 <= target:
             segment = self._full.pop(0)
             self._close(segment, segment.room)
-        waiting, self._waiting = self._waiting, []
-        for number, future in waiting:
-            if number > target:
-                self._waiting.append((number, future))
-            elif not future.done():
-                future.set_result(None)
+        self._resolve(lambda number, _: True if number <= target else None)
         if self.synced < self.written:
             if self._waiting:
                 self._sync()
@@ -378,16 +401,15 @@ class Journal:
             log.warning("%s keeps its unused room: %s", segment.path, error)
 
     async def drain(self) -> None:
-        """Sync what is stored; give up after two seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await self.wait_synced()
+        """Sync what is stored; give up after PATIENCE_S."""
+        await self.wait_synced()
 
     async def close(self) -> None:
         """Sync what is stored, give the unused room back and release the lock."""
         await self.drain()
         self._closing = True
-        for timer in (self._timer, self._retry):
+        self._resolve(lambda *_: False)
+        for timer in (self._timer, self._retry, self._alarm):
             if timer is not None:
                 timer.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
@@ -420,9 +442,9 @@ class NoJournal:
     def name(self, *_: object) -> None:
         raise JournalUnavailable(self.failure)
 
-    def wait_synced(self) -> "asyncio.Future[None]":
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.set_result(None)
+    def wait_synced(self, _: float = 0) -> "asyncio.Future[bool]":
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future.set_result(True)
         return future
 
 

@@ -6,7 +6,6 @@ seconds it gets 503 and may be sent again, with the same token it cannot count t
 50 ms for the disk at most.
 """
 
-import asyncio
 import time
 from collections.abc import Mapping
 
@@ -25,7 +24,6 @@ from adserver.reload import LiveCatalog
 from adserver.seen import Seen
 from adserver.token import Keys, Token, check_age, verify
 
-BEACON_WAIT_S = 2.0
 CLICK_WAIT_S = 0.05
 MOST_BODY = 1024
 
@@ -164,13 +162,9 @@ class Tracking:
         """Wait until the record is on disk; False when a beacon must be sent again. A click goes on all the same."""
         if self._journal.synced >= number:
             return True
-        limit = CLICK_WAIT_S if type_ is Type.CLICK else BEACON_WAIT_S
-        try:
-            async with asyncio.timeout(limit):
-                await self._journal.wait_synced()
-        except TimeoutError:
-            if type_ is not Type.CLICK:
-                return False
+        if type_ is not Type.CLICK:
+            return await self._journal.wait_synced()
+        if not await self._journal.wait_synced(CLICK_WAIT_S):
             self._meter.add(self._degraded[type_])
         return True
 

@@ -582,25 +582,61 @@ def test_one_sync_is_in_flight_and_takes_all_that_is_stored(root: Path, disk: Di
     with_journal(root, body)
 
 
-def test_a_caller_that_gave_up_disturbs_nobody(root: Path, disk: Disk) -> None:
+def test_who_waits_is_told_in_time_that_the_disk_was_not(root: Path, disk: Disk) -> None:
     """
-    A future cancelled by a time-out is skipped, the others resolve, and given-up ones do not pile up.
+    A wait ends with False when its own time is up, whatever others wait for, and leaves nothing behind.
     """
 
     async def body(made: Journal) -> None:
         disk.gate.clear()
         put(made)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await made.wait_synced()
-        patient = made.wait_synced()
-        for _ in range(5000):
-            made.wait_synced().cancel()
-        assert len(made._waiting) < 2500
+        patient = made.wait_synced(30)
+        hasty = [made.wait_synced(0.01) for _ in range(1000)]
+        longer = made.wait_synced(0.02)
+        assert await asyncio.gather(*hasty) == [False] * 1000
+        assert not patient.done()
+        assert await longer is False
+        assert len(made._waiting) == 1
         disk.gate.set()
-        await asyncio.wait_for(patient, 5)
+        assert await asyncio.wait_for(patient, 5)
+        assert not made._waiting
 
     with_journal(root, body)
+
+
+def test_a_caller_that_gave_up_disturbs_nobody(root: Path, disk: Disk) -> None:
+    """
+    A future that its caller cancelled is skipped, and the others resolve.
+    """
+
+    async def body(made: Journal) -> None:
+        disk.gate.clear()
+        put(made)
+        made.wait_synced().cancel()
+        patient = made.wait_synced(30)
+        made.wait_synced().cancel()
+        disk.gate.set()
+        assert await asyncio.wait_for(patient, 5)
+
+    with_journal(root, body)
+
+
+def test_closing_tells_those_who_still_wait(root: Path, disk: Disk) -> None:
+    """
+    Whoever waits for a disk that hangs while the journal closes is told no, and does not hang with it.
+    """
+
+    async def main() -> None:
+        made = create_journal(root, segment_bytes=SMALL)
+        disk.gate.clear()
+        put(made)
+        waiting = made.wait_synced(30)
+        closing = asyncio.create_task(made.close())
+        assert await asyncio.wait_for(waiting, 10) is False
+        disk.gate.set()
+        await closing
+
+    asyncio.run(main())
 
 
 def test_records_of_a_failed_sync_are_stored_again(root: Path, disk: Disk) -> None:
