@@ -68,6 +68,7 @@ _SPECIAL = frozenset(
         b"expect",
     )
 )
+_KEEP_ALIVE = {b"connection": b"keep-alive"}
 _SLASH, _PERCENT = b"/%"
 
 
@@ -182,9 +183,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADER_FIELDS or len(url) > MAX_TARGET_BYTES or self._timer is not None:
             self._check_sizes()
         # Without a Connection header only HTTP/1.1 is kept alive; asking for the version takes 0.3 us.
-        plain = self._special is None and self.parser.should_keep_alive()
-        if not plain:
-            self._check_special(self._special or {})
+        special, stays = self._special, self.parser.should_keep_alive()
+        if special is not None or not stays:
+            self._check_special(special or {})
         if self._host != self._checked_host or self._host is None:
             self._check_host()
         if url[0] != _SLASH or _PERCENT in url:  # as numbers: b"%" in url takes 1 us
@@ -195,7 +196,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.pipeline and len(self.pipeline) >= MAX_PIPELINED:
             self._stop("pipelined")
         before = self.cycle
-        if plain and (before is None or before.response_complete) and self._answer_at_once(url):
+        plain = special is None or (special == _KEEP_ALIVE and self.parser.get_http_version() == "1.1")
+        if stays and plain and (before is None or before.response_complete) and self._answer_at_once(url):
             self.scope = None  # type: ignore[assignment]  # nothing is being read any more
             self.on_response_complete()
             return

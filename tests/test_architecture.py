@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "adserver"
 
 # What only handles values. `zoneinfo` reads the time zones that come with the machine, and nothing else.
 VALUES = (
-    "base64 bisect collections collections.abc datetime difflib enum functools hashlib hmac html html.entities"
+    "base64 binascii bisect collections collections.abc datetime difflib enum functools hashlib hmac html html.entities"
     " itertools math re struct typing unicodedata urllib.parse zoneinfo msgspec"
 )
 

@@ -122,6 +122,23 @@ def test_each_of_the_18_ids_answers_with_a_snippet(http: httpx.Client, slot: int
     assert " on" not in re.sub(r'"[^"]*"', "", re.sub(r">[^<]*<", "><", answer.text))
 
 
+def test_a_plain_request_gets_the_same_answer_as_any_other(http: httpx.Client) -> None:
+    """
+    The short way for plain requests and the long one answer alike, filled and unfilled: only token and date differ.
+    """
+    for slot in (889990, KEEP, PASSBACK, COLLAPSE, SOON):
+        plain = [http.get(f"/ads/{slot}") for _ in range(20)]
+        other = [http.get(f"/ads/{slot}", params={"section": "business"}) for _ in range(20)]
+        assert {answer.status_code for answer in plain} == {answer.status_code for answer in other}
+        bodies = [{re.sub(r"/[ic]/[\w-]{48}", "", answer.text) for answer in answers} for answers in (plain, other)]
+        assert bodies[0] == bodies[1]
+        headers = [
+            {tuple((name, value) for name, value in one.headers.items() if name not in ("date", "content-length"))}
+            for one in (plain[0], other[0])
+        ]
+        assert headers[0] == headers[1]
+
+
 def test_snippet_reserves_its_box_and_marks_its_links(http: httpx.Client) -> None:
     """
     An image ad has its width and height, its label outside the link, and a link that search engines do not follow.

@@ -1,0 +1,117 @@
+"""Answers given without a scope or a task, on real sockets: nobody can tell them from uvicorn's own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from adserver.http_speed import FastHttpProtocol
+from tests.edges.test_http_limits import TIMEOUT_S, Peer, one_answer, serving, status
+
+ASK = b"GET /once HTTP/1.1\r\nHost: a\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class AtOnce(FastHttpProtocol):
+    """Knows one target, and counts how often it answered."""
+
+    request_timeout_s = TIMEOUT_S
+    answered = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._at_once = self._know
+
+    def _know(self, target: bytes) -> tuple[int, bytes] | None:
+        if target != b"/once":
+            return None
+        AtOnce.answered += 1
+        return 200, b"content-length: 4\r\n\r\nonce"
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    AtOnce.answered = 0
+    with serving(AtOnce, timeout_keep_alive=1) as peer:
+        yield peer
+
+
+def body(answer: bytes) -> bytes:
+    """An answer's body; that of the test's application by its path."""
+    found = answer.partition(b"\r\n\r\n")[2]
+    return found if found == b"once" else found.split(b'"path": "')[1].split(b'"')[0]
+
+
+def test_the_connection_stays_and_serves_what_comes(peer: Peer) -> None:
+    """
+    Answers at once and answers of the application take turns on one connection, each complete and with its date.
+    """
+    with peer.connect() as client:
+        for turn in range(6):
+            ask = ASK if turn < 3 else ASK.replace(b"Host", b"Connection: keep-alive\r\nHost")
+            client.sendall(ask if turn % 2 == 0 else ask.replace(b"/once", b"/early"))
+            answer = one_answer(client)
+            assert (b"once" in answer) == (turn % 2 == 0)
+            assert answer.lower().count(b"\r\ndate: ") == 1
+    assert AtOnce.answered == 3
+    assert peer.app.paths == ["/early"] * 3
+
+
+def test_answers_keep_the_order_of_a_pipeline(peer: Peer) -> None:
+    """
+    What could be answered at once waits behind a slow request that came before it.
+    """
+    with peer.connect() as client:
+        client.sendall(ASK + SLOW + ASK.replace(b"/once", b"/early") + ASK)
+        assert [body(one_answer(client)) for _ in range(4)] == [b"once", b"/slow", b"/early", b"/once"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ASK.replace(b"GET", b"HEAD"),
+        ASK.replace(b"GET", b"DELETE"),
+        ASK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        ASK.replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\n"),
+        ASK.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"),
+        ASK.replace(b"/once", b"/once?section=business"),
+    ],
+)
+def test_whatever_is_not_plain_goes_the_long_way(peer: Peer, request_: bytes) -> None:
+    """
+    Another method, version or connection, a body or a query: the application sees the request.
+    """
+    with peer.connect() as client:
+        client.sendall(request_)
+        assert status(client.recv(65536)) == 200
+    assert AtOnce.answered == 0
+    assert peer.app.paths == ["/once"]
+
+
+def test_an_idle_connection_is_closed_as_any_other(peer: Peer) -> None:
+    """
+    A connection that has only ever been answered at once is closed when it has been idle for the keep-alive time.
+    """
+    with peer.connect() as client:
+        client.sendall(ASK)
+        assert one_answer(client).endswith(b"once")
+        assert client.recv(1) == b""
+
+
+def test_a_request_cut_off_behind_an_answer_is_given_up(peer: Peer) -> None:
+    """
+    Half a request behind one answered at once has its time limit as it would have anywhere.
+    """
+    assert peer.says(ASK + ASK[:20]).partition(b"once")[2].startswith(b"HTTP/1.1 408")
+    assert peer.refused == ["timeout"]
+
+
+def test_a_refused_request_ends_the_connection(peer: Peer) -> None:
+    """
+    The limits hold in front of an answer at once and behind it.
+    """
+    assert status(peer.says(ASK.replace(b"Host: a", b"Host: a\r\nHost: b"))) == 400
+    answers = peer.says(ASK + b"GET /\0 HTTP/1.1\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1 400") == 1
+    assert AtOnce.answered == 1
