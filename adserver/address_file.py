@@ -38,6 +38,7 @@ class AddressFile:
         self._copy = copy
         self._on_refused = on_refused
         self._stamp: tuple[int, ...] | None = None
+        self._refused = ""
 
     def __repr__(self) -> str:
         return f"<AddressFile of {self.networks.size} networks{', kept' if self.trouble else ''}>"
@@ -45,18 +46,21 @@ class AddressFile:
     def read(self) -> bool:
         """Take over the file if it was written to since the last call; whether it was.
 
-        Raises ConfigError, once for each file that cannot be used.
+        Raises ConfigError, once for each file that cannot be used; one that cannot be opened is tried again.
         """
         if self._path is None:
             return False
         stamp = _stamp(self._path)
         if stamp == self._stamp:
             return False
-        self._stamp = stamp
         try:
             data, changed = _load(self._path)
+            self._stamp = stamp
             networks = _parse(self._path, data)
         except ConfigError as error:
+            if str(error) == self._refused:
+                return False
+            self._refused = str(error)
             n = len(error.problems)
             self.trouble = f"{self._path} has {n} problem{'s' if n > 1 else ''}; the last good list of addresses stays"
             if self._copy and self.changed is None:
@@ -66,7 +70,7 @@ class AddressFile:
             raise
         if self._copy:
             _save(self._copy, data, changed)
-        self.networks, self.changed, self.trouble = networks, changed, None
+        self.networks, self.changed, self.trouble, self._refused = networks, changed, None, ""
         return True
 
     async def look(self) -> None:
@@ -109,13 +113,13 @@ def _load(path: Path) -> tuple[bytes, datetime]:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})")]) from error
-    if len(data) > MOST_BYTES:
-        raise ConfigError([Problem(str(path), f"is larger than {MOST_BYTES // 1024 // 1024} MiB")])
     return data, datetime.fromtimestamp(found.st_mtime, UTC)
 
 
 def _parse(path: Path, data: bytes) -> Networks:
     """Raises ConfigError."""
+    if len(data) > MOST_BYTES:
+        raise ConfigError([Problem(str(path), f"is larger than {MOST_BYTES // 1024 // 1024} MiB")])
     lines = data.decode("utf-8-sig", errors="replace").split("\n")
     return parse_networks((f"{path}:{number}", line) for number, line in enumerate(lines, 1))
 

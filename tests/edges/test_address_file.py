@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -107,9 +108,34 @@ def test_a_file_that_cannot_be_a_list_changes_nothing(path: Path, spoil: Callabl
     """
     listed = AddressFile(path)
     listed.read()
+    good = path.read_bytes()
     spoil(path)
 
     assert says in refused(listed)[0]
+    assert not listed.read(), "the same is not complained about again"
+    assert INSIDE in listed.networks
+    assert listed.trouble
+    if path.is_dir():
+        path.rmdir()
+    write(path, good)
+    assert listed.read()
+    assert listed.trouble is None
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_is_tried_again(path: Path) -> None:
+    """
+    A file is not given up because of what passes, such as too many open files: it need not change to be read.
+    """
+    listed = AddressFile(path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        told = refused(listed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert "Too many open files" in told[0]
+    assert listed.read()
     assert INSIDE in listed.networks
 
 
