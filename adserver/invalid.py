@@ -9,7 +9,8 @@ no others: 16 MB, and 7 µs for a new browser's name; names seen lately are reme
 be 2 MB, and wrong: the last of them looks for words such as "silk" or "yahoo" in what no rule before it has called a
 reader's tablet or telephone.
 
-A reader's address is looked at and forgotten: what is kept, for a minute and in memory, is its /24 or /48.
+A reader's address is looked at and forgotten. Where a rate is set its /24 or /48 is kept, in memory, until the first
+event after the minute.
 """
 
 import re
@@ -44,11 +45,10 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 _PURPOSES = frozenset((b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"))
 """`Sec-Purpose` is the standard's (html.spec.whatwg.org, speculative loading); `Purpose` was Chrome's, `X-Purpose`
-WebKit's, `X-Moz` Firefox's until version 115."""
+WebKit's, `X-Moz` Firefox's."""
 _AHEAD = re.compile(rb"\b(?:prefetch|prerender|preview)\b", re.IGNORECASE)
 """`prefetch`, `prefetch;prerender`, `prefetch;prerender;preview` and `prefetch;anonymous-client-ip` are what Chrome
 sends; `preview` alone is what Safari sends for its thumbnails and the Facebook app for pages it loads ahead."""
-_FETCHES = frozenset((b"user-agent", b"sec-fetch-site", b"sec-fetch-dest", *_PURPOSES))
 
 SUSPECTS_DATE = date(2026, 11, 22)
 """When the rules below were last gone through."""

@@ -63,7 +63,7 @@ def test_kinds_of_address_are_kept_apart() -> None:
     found = parse("32.1.13.184", "::ffff:198.51.100.0/120")
     assert ip_address("32.1.13.184").packed in found
     assert ip_address("2001:db8::").packed not in found
-    assert ip_address("198.51.100.7").packed in found
+    assert ip_address("198.51.100.255").packed in found
     assert ip_address("198.51.101.7").packed not in found
 
 

@@ -50,6 +50,21 @@ def test_a_flood_of_networks_takes_no_more_memory() -> None:
     assert sent - 600 - 2 * sent // PLACES - 1 <= over <= sent - 600
 
 
+def test_who_filled_the_table_makes_room_for_who_sends_more() -> None:
+    """
+    Counts of networks that have stopped go down with every new one, until a busy one finds a place.
+    """
+    limit = Rate(1, places=1)
+    assert [limit.exceeds(one, 1.0) for one in (ONE, ONE, OTHER, OTHER, OTHER, OTHER)] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 9), max_size=120), st.integers(1, 8), st.integers(1, 10))
 def test_the_error_has_one_direction(sent: list[int], most: int, places: int) -> None:
