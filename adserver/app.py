@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adserver import http_limits, logs, metrics
+from adserver.address_file import AddressFile
 from adserver.answering import Answering
 from adserver.answers import Receive, Responses, Scope, Send, problem_response
 from adserver.articles import Articles
@@ -27,6 +28,7 @@ from adserver.background import Loop, follow_parent, running
 from adserver.errors import JournalUnavailable
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
+from adserver.invalid import Judge
 from adserver.journal import Journal, NoJournal, create_journal
 from adserver.metrics import Meter
 from adserver.neighbours import beat
@@ -76,18 +78,22 @@ class Worker:
         answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
         articles = Articles(answering, self._responses, self._meter)
-        health = Health(settings, live, journal, shipper, keys.fingerprint(), self._meter)
+        listed = _address_file(settings)
+        await listed.look()
+        judge = Judge(settings.staff, listed, settings.rate_per_minute)
+        health = Health(settings, live, journal, shipper, keys.fingerprint(), self._meter, listed)
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site))
         self._delivery, self._articles, self._tracking = (
             delivery,
             articles,
-            Tracking(live, journal, keys, self._meter, Seen(_seen_path())),
+            Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge),
         )
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(beat, settings.store_url, keys.fingerprint()),
             partial(follow_parent, parent=os.getppid()),
+            listed.follow,
         ]
         if shipper and isinstance(journal, Journal):
             loops += [shipper.run, partial(_watch_journal, journal)]
@@ -195,6 +201,11 @@ _DETAILS = {
     405: "This address does not answer that method.",
     500: "Something failed that should not have. Tell ops the request id.",
 }
+
+
+def _address_file(settings: Settings) -> AddressFile:
+    path = Path(settings.address_list_file) if settings.address_list_file else None
+    return AddressFile(path, settings.data / "address-list", metrics.RELOAD_FAILURES.labels("addresses").inc)
 
 
 def _seen_path() -> Path | None:

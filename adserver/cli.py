@@ -161,13 +161,15 @@ def _report(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _cells(found: Any) -> tuple[list[str], list[list[Any]]]:
-    from adserver.report import FIGURES
+    from adserver.report import EVENT_FIGURES, FIGURES
 
     reasons = sorted({reason for row in found.rows for reason in row.invalid})
-    titles = [found.by, *FIGURES, *(f"invalid:{reason}" for reason in reasons)]
+    titles = [found.by, *FIGURES, "suspect", *(f"gross:{figure}" for figure in EVENT_FIGURES)]
+    titles += [f"invalid:{reason}" for reason in reasons]
     rows = [
         ["-" if row.name is None else row.name]
         + [getattr(row, figure) for figure in FIGURES]
+        + [sum(row.suspect.values()), *row.gross.values()]
         + [row.invalid.get(reason, 0) for reason in reasons]
         for row in found.rows
     ]

@@ -30,8 +30,17 @@ class Type(IntEnum):
 TOKEN_BIT = {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2}
 """Which of a token's bits remembers each event."""
 
-INVALID = ("", "bot", "no-user-agent", "prefetch", "method", "navigation")
-"""Why an event is filed beside the count instead of in it; the first means it is valid."""
+INVALID = (
+    "", "bot", "no-user-agent", "prefetch", "method", "navigation", "rate", "staff", "address-list", "suspect",
+)  # fmt: skip
+"""Why an event is filed beside the count instead of in it; the first means it is valid.
+
+`suspect` takes nothing off: such an event has a field of its own and is in the count all the same.
+"""
+
+SUSPECT = "suspect"
+REASONS = tuple(reason for reason in INVALID if reason and reason != SUSPECT)
+"""Those that take an event off the count: net = gross - these."""
 
 NO_FILLS = (
     NoFill.UNKNOWN_SLOT,

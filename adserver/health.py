@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from adserver import metrics
+from adserver.address_file import AddressFile
 from adserver.answers import problem_response
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.journal import Ledger
@@ -32,6 +33,7 @@ class Health(Struct):
     shipper: Shipper | None
     fingerprint: str
     meter: metrics.Meter
+    listed: AddressFile
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
@@ -45,6 +47,8 @@ class Health(Struct):
         if self.journal.failure:
             failing.append(f"the journal takes no records: {self.journal.failure}")
         degraded = await self._ask_store()
+        if self.listed.trouble:
+            degraded.append(self.listed.trouble)
         status = "failing" if failing else "degraded" if degraded else "ok"
         body: dict[str, Any] = {
             "status": status,

@@ -26,6 +26,9 @@ UNFILLED = Counter("adserver_unfilled", "Requests answered with no ad, by reason
 EVENTS = Counter(
     "adserver_events", "Valid events acknowledged: impression, viewable, click.", ["type"], registry=REGISTRY
 )
+SUSPECT = Counter(
+    "adserver_events_suspect", "Valid events that look automated; they are counted.", ["type"], registry=REGISTRY
+)
 INVALID = Counter(
     "adserver_events_invalid",
     "Genuine events filed beside the count, by reason.",
@@ -100,8 +103,9 @@ def start_at_zero(slots: Iterable[int]) -> None:
         UNFILLED.labels(reason.value)
     for type_ in EVENT_TYPES.values():
         EVENTS.labels(type_)
+        SUSPECT.labels(type_)
         DEGRADED.labels(type_)
-        for why in events.INVALID[1:]:
+        for why in events.REASONS:
             INVALID.labels(type_, why)
     for why in (*token.REASONS, DUPLICATE):
         REJECTED.labels(why)
@@ -110,7 +114,7 @@ def start_at_zero(slots: Iterable[int]) -> None:
     for route in ROUTES:
         for status in STATUSES:
             RESPONSES.labels(route, str(status))
-    for cause in ("problems", "conflict", "store"):
+    for cause in ("problems", "conflict", "store", "addresses"):
         RELOAD_FAILURES.labels(cause)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from adserver import __version__
 from adserver.model import Format
-from adserver.report import DIMENSIONS, FIGURES
+from adserver.report import DIMENSIONS, EVENT_FIGURES, FIGURES
 
 _TEXT = {"schema": {"type": "string"}}
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -252,7 +252,14 @@ def _schemas() -> dict[str, Any]:
 def _figures(number: dict[str, Any]) -> dict[str, Any]:
     invalid = {"type": "object", "additionalProperties": number}
     names = {name: {"type": ["string", "integer", "null"]} for name in DIMENSIONS}
-    figures = {**dict.fromkeys(FIGURES, number), "invalid": invalid}
+    each = _object(dict.fromkeys(EVENT_FIGURES, number))
+    apart = {
+        "invalid": invalid,
+        "invalid_by_type": _object(dict.fromkeys(EVENT_FIGURES, invalid)),
+        "suspect": each,
+        "gross": each,
+    }
+    figures = {**dict.fromkeys(FIGURES, number), **apart}
     return {"type": "object", "properties": {**names, **figures}, "required": list(figures)}
 
 

@@ -1,7 +1,8 @@
 """Delivery figures out of counts: per slot, line item, creative, day or hour.
 
 requests >= served >= impressions >= viewables, and clicks, each counted apart. What was filed as invalid is in its
-own column by reason and in none of the others.
+own column by reason and in none of the others: for each of the three events, gross - reasons = net, and net is what
+the figure of its name shows. Suspect events are in the net, and told apart.
 """
 
 import re
@@ -9,21 +10,37 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from adserver.days import Days
-from adserver.events import Type
+from adserver.events import INVALID, SUSPECT, Type
 
 DIMENSIONS = ("slot", "line_item", "creative", "day", "hour")
 FIGURES = ("requests", "served", "impressions", "viewables", "clicks")
+APART = ("invalid", "invalid_by_type", "suspect", "gross")
 
 _FIELD = re.compile(r"(?:[1345]:[0-9]{1,2}:[0-9a-f]{14}|2:[0-9]{1,2}:[0-9]{1,10})(?::[a-z0-9-]+)?", re.ASCII)
 _AD = re.compile(r"[0-9]{1,10}/[^/]+/[^/]+")
-_FIGURE = {Type.IMPRESSION: "impressions", Type.VIEWABLE: "viewables", Type.CLICK: "clicks"}
+EVENT_FIGURES = ("impressions", "viewables", "clicks")
+_FIGURE = dict(zip((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK), EVENT_FIGURES, strict=True))
+_NUMBERED = {f"reason-{number}": reason for number, reason in enumerate(INVALID)}
+"""What an older version called the reasons it did not know yet; its counts still mean the same."""
+
+
+def _nothing() -> dict[str, int]:
+    return dict.fromkeys(EVENT_FIGURES, 0)
+
+
+def _no_reasons() -> dict[str, dict[str, int]]:
+    return {figure: {} for figure in EVENT_FIGURES}
 
 
 class Row(Struct, kw_only=True):
-    """One line of a report. *name* is the value of the dimension asked for."""
+    """One line of a report. *name* is the value of the dimension asked for.
+
+    The figures are net. *suspect* is how many of each event's look automated; *invalid_by_type* is what was taken
+    off each event, by reason.
+    """
 
     name: int | str | None
     requests: int = 0
@@ -31,10 +48,27 @@ class Row(Struct, kw_only=True):
     impressions: int = 0
     viewables: int = 0
     clicks: int = 0
-    invalid: dict[str, int] = {}
+    suspect: dict[str, int] = field(default_factory=_nothing)
+    invalid_by_type: dict[str, dict[str, int]] = field(default_factory=_no_reasons)
+
+    @property
+    def invalid(self) -> dict[str, int]:
+        """What was taken off all three events together, by reason."""
+        summed: dict[str, int] = {}
+        for reasons in self.invalid_by_type.values():
+            for reason, n in reasons.items():
+                summed[reason] = summed.get(reason, 0) + n
+        return summed
+
+    @property
+    def gross(self) -> dict[str, int]:
+        """Every genuine event, before anything is taken off."""
+        return {
+            figure: getattr(self, figure) + sum(reasons.values()) for figure, reasons in self.invalid_by_type.items()
+        }
 
     def as_dict(self, by: str) -> dict[str, Any]:
-        return {by: self.name, **{name: getattr(self, name) for name in (*FIGURES, "invalid")}}
+        return {by: self.name, **{name: getattr(self, name) for name in (*FIGURES, *APART)}}
 
 
 def rows(
@@ -44,10 +78,10 @@ def rows(
 
     *ads* names the ad keys. Every one of *slots* gets a row when asking by slot, so that a silent one is seen.
     """
-    found: dict[int | str | None, Row] = {slot: Row(name=slot, invalid={}) for slot in slots} if by == "slot" else {}
+    found: dict[int | str | None, Row] = {slot: Row(name=slot) for slot in slots} if by == "slot" else {}
     for day, fields in counts.items():
-        for field, n in fields.items():
-            _add(found, day, field, n, ads, by, days)
+        for name, n in fields.items():
+            _add(found, day, name, n, ads, by, days)
     return [found[name] for name in sorted(found, key=_at if by == "hour" else _place)]
 
 
@@ -62,13 +96,13 @@ def _at(hour: int | str | None) -> float:
 
 
 def _add(
-    found: dict[int | str | None, Row], day: int, field: str, n: int, ads: Mapping[str, str], by: str, days: Days
+    found: dict[int | str | None, Row], day: int, count: str, n: int, ads: Mapping[str, str], by: str, days: Days
 ) -> None:
-    if not _FIELD.fullmatch(field):
+    if not _FIELD.fullmatch(count):
         return  # another program's: the fields of ours are written by `tally` alone
-    number, hour, subject, *rest = field.split(":")
+    number, hour, subject, *rest = count.split(":")
     type_ = Type(int(number))
-    reason = rest[0] if rest else None
+    reason = _NUMBERED.get(rest[0], rest[0]) if rest else None
     if type_ is Type.UNFILLED:
         slot, line_item, creative = subject, None, None
     else:
@@ -87,24 +121,31 @@ def _add(
             name = days.describe(day, int(hour))
     row = found.get(name)
     if row is None:
-        row = found[name] = Row(name=name, invalid={})
+        row = found[name] = Row(name=name)
     if type_ is Type.UNFILLED:
         row.requests += n
     elif type_ is Type.SERVED:
         row.requests += n
         row.served += n
-    elif reason:
-        row.invalid[reason] = row.invalid.get(reason, 0) + n
+    elif reason and reason != SUSPECT:
+        reasons = row.invalid_by_type[_FIGURE[type_]]
+        reasons[reason] = reasons.get(reason, 0) + n
     else:
-        setattr(row, _FIGURE[type_], getattr(row, _FIGURE[type_]) + n)
+        figure = _FIGURE[type_]
+        setattr(row, figure, getattr(row, figure) + n)
+        if reason:
+            row.suspect[figure] += n
 
 
 def total(rows: Iterable[Row]) -> Row:
     """The sum of *rows*."""
-    whole = Row(name="total", invalid={})
+    whole = Row(name="total")
     for row in rows:
         for figure in FIGURES:
             setattr(whole, figure, getattr(whole, figure) + getattr(row, figure))
-        for reason, n in row.invalid.items():
-            whole.invalid[reason] = whole.invalid.get(reason, 0) + n
+        for figure in EVENT_FIGURES:
+            whole.suspect[figure] += row.suspect[figure]
+            reasons = whole.invalid_by_type[figure]
+            for reason, n in row.invalid_by_type[figure].items():
+                reasons[reason] = reasons.get(reason, 0) + n
     return whole

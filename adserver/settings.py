@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from adserver.errors import AdserverError
+from adserver.errors import AdserverError, ConfigError
 from adserver.fields import parse_url
+from adserver.networks import Networks, parse_networks
 
 PREFIX = "ADSERVER_"
 _REDIS_OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -63,6 +64,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         str, Meta(description="addresses or networks, separated by blanks, whose X-Forwarded-For is believed")
     ] = ""
+    rate_per_minute: Annotated[
+        int, Meta(ge=0, description="most events a minute one worker counts of a /24 or /48 of readers; 0: no limit")
+    ] = 0
+    staff_addresses: Annotated[
+        str, Meta(description="our own addresses or networks, separated by blanks, whose events are not counted")
+    ] = ""
+    address_list_file: Annotated[
+        str | None, Meta(description="file of addresses or networks, one a line, whose events are not counted")
+    ] = None
     secret_file: Annotated[
         str | None, Meta(description="signing keys, a line each: id, blank, 64 hex digits; default: DATA_DIR/keys")
     ] = None
@@ -100,6 +110,11 @@ class Settings(Struct, frozen=True, kw_only=True):
             return path
         name = hashlib.blake2s(os.fsencode(path), digest_size=8).hexdigest()
         return Path(tempfile.gettempdir()) / f"adserver-{os.getuid()}-{name}" / "valkey.sock"
+
+    @property
+    def staff(self) -> Networks:
+        """Raises ConfigError."""
+        return parse_networks(("ADSERVER_STAFF_ADDRESSES", one) for one in self.staff_addresses.split())
 
     @property
     def base_url(self) -> str:
@@ -164,6 +179,10 @@ def _check(settings: Settings) -> None:
             raise BadSetting(
                 f"ADSERVER_TRUSTED_PROXIES names {proxy!r:.60}; expected an address or a network"
             ) from None
+    try:
+        settings.staff  # noqa: B018  # it is looked at when it is asked for
+    except ConfigError as error:
+        raise BadSetting(str(error)) from None
     for host in settings.allowed_hosts.split(","):
         if host.strip() and not _HOST.fullmatch(host.strip()):
             raise BadSetting(f"ADSERVER_ALLOWED_HOSTS names {host!r:.60}; expected hosts such as ads.example.com:8000")

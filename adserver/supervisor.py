@@ -138,9 +138,12 @@ def serve(settings: Settings) -> None:
 
 
 def _serve(settings: Settings) -> None:
+    from adserver.address_file import AddressFile
     from adserver.secret import read_keys
 
     read_keys(settings)
+    if settings.address_list_file:
+        AddressFile(Path(settings.address_list_file)).read()
     config = _uvicorn(settings)
     sockets = [_bind(config)]
     settings = _with_port(settings, sockets[0].getsockname()[1])

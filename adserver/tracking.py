@@ -17,7 +17,7 @@ from adserver.catalog import Ad
 from adserver.days import Days
 from adserver.errors import BadToken, JournalUnavailable
 from adserver.events import INVALID, TOKEN_BIT, Type
-from adserver.invalid import METHOD, judge, judge_beacon
+from adserver.invalid import METHOD, SUSPECT, Judge
 from adserver.journal import Ledger
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog
@@ -53,22 +53,25 @@ ROUTES: Mapping[str, Route] = {
 class Tracking:
     """`/i/{token}`, `/v/{token}` and `/c/{token}`."""
 
-    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter, seen: Seen) -> None:
+    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter, seen: Seen, judge: Judge) -> None:
         self._live = live
         self._journal = journal
         self._keys = keys
         self._meter = meter
         self._responses = Responses(meter)
         self._seen = seen
+        self._judge = judge
         self._syncing: dict[tuple[bytes, int, Type], int] = {}
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
         self._events = {type_: metrics.EVENTS.labels(name) for type_, name in names.items()}
         self._degraded = {type_: metrics.DEGRADED.labels(name) for type_, name in names.items()}
+        self._suspect = {type_: metrics.SUSPECT.labels(name) for type_, name in names.items()}
         self._invalid = {
             (type_, reason): metrics.INVALID.labels(name, INVALID[reason])
             for type_, name in names.items()
             for reason in range(1, len(INVALID))
+            if reason != SUSPECT
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +89,7 @@ class Tracking:
         token, ignored = self._read(path[3:], route.type)
         status_503 = False
         if token is not None and ignored is None:
-            ignored, status_503 = await self._count(token, route.type, headers, method)
+            ignored, status_503 = await self._count(token, route.type, scope)
         if status_503:
             self._meter.add(metrics.REFUSED_EVENTS)
             detail = "The event could not be made safe in time. Send it again; it cannot be counted twice."
@@ -116,9 +119,9 @@ class Tracking:
             return token, error.reason
         return token, None
 
-    async def _count(self, token: Token, type_: Type, headers: Headers, method: str) -> tuple[str | None, bool]:
+    async def _count(self, token: Token, type_: Type, scope: Scope) -> tuple[str | None, bool]:
         """Why the event was not counted, if so, and whether the caller must send it again."""
-        if method == "HEAD":  # a scanner's look before the reader's click: it must not use the token up
+        if scope["method"] == "HEAD":  # a scanner's look before the reader's click: it must not use the token up
             self._meter.add(self._invalid[type_, METHOD])
             return INVALID[METHOD], False
         key = (token.issuer, token.serial, type_)
@@ -126,7 +129,8 @@ class Tracking:
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
             return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
-        reason = judge(headers) if type_ is Type.CLICK else judge_beacon(headers)
+        judge = self._judge.click if type_ is Type.CLICK else self._judge.beacon
+        reason = judge(scope["headers"], scope["client"], time.monotonic())
         try:
             number = self._store(token, type_, reason)
         except JournalUnavailable as error:
@@ -142,7 +146,9 @@ class Tracking:
         if not safe:
             return None, True
         self._seen.add(*key)
-        if reason:
+        if reason == SUSPECT:
+            self._meter.add(self._suspect[type_])
+        elif reason:
             self._meter.add(self._invalid[type_, reason])
             return INVALID[reason], False
         self._meter.add(self._events[type_])

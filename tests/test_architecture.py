@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "adserver"
 # What only handles values. `zoneinfo` reads the time zones that come with the machine, and nothing else.
 VALUES = (
     "base64 binascii bisect collections collections.abc datetime difflib enum functools hashlib hmac html html.entities"
-    " itertools math re struct typing unicodedata urllib.parse zoneinfo msgspec"
+    " ipaddress itertools math re struct typing unicodedata urllib.parse zoneinfo msgspec"
 )
 
 # Every module, and which of our modules it may import, from the inside out.
@@ -23,6 +23,8 @@ CORE = {
     "repair": "shortcode",
     "fields": "errors model",
     "token": "errors",
+    "networks": "errors",
+    "rate": "",
     "context": "errors model",
     "events": "model",
     "documents": "errors fields model",
@@ -38,7 +40,8 @@ LEAVES = {
     "settings": "",
     "background": "",
     "logs": "",
-    "invalid": "",
+    "address_file": "",
+    "invalid": "address_file",
     "seen": "",
     "http_limits": "",
     "http_speed": "http_limits",
@@ -61,11 +64,12 @@ EDGES = {
     "serving": "answering answers",
     "tracking": "answers invalid journal metrics reload seen",
     "site": "answers articles reload settings",
-    "health": "answers journal metrics neighbours reload reporting settings ship store",
+    "health": "address_file answers journal metrics neighbours reload reporting settings ship store",
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
-    "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store versions",
+    "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store versions"
+    " address_file",
     "cli": "__init__ config_files publish reporting settings store supervisor",
     "__main__": "cli",
     "__init__": "",

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from adserver.events import (
     INVALID,
     NO_FILLS,
+    REASONS,
     SIZE,
     STORED,
+    SUSPECT,
     TOKEN_BIT,
     Block,
     Event,
@@ -73,6 +75,14 @@ def test_every_no_fill_has_a_number() -> None:
     assert len(set(NO_FILLS)) == len(NO_FILLS)
 
 
+def test_every_reason_but_suspect_takes_an_event_off_the_count() -> None:
+    """
+    What is not valid is filed by a reason; a suspect event has a name of its own and no such reason.
+    """
+    assert {*INVALID} - {*REASONS} == {"", SUSPECT}
+    assert len({*INVALID}) == len(INVALID)
+
+
 def test_numbers_on_disk_never_change() -> None:
     """
     Journals outlive versions: what has a number keeps it, and both lists only grow at their ends.
@@ -87,7 +97,8 @@ def test_numbers_on_disk_never_change() -> None:
         "duplicate-creative",
         "format",
     ]
-    assert INVALID[:5] == ("", "bot", "no-user-agent", "prefetch", "method")
+    assert INVALID[:6] == ("", "bot", "no-user-agent", "prefetch", "method", "navigation")
+    assert INVALID[6:10] == ("rate", "staff", "address-list", "suspect")
     assert TOKEN_BIT == {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2}
 
 

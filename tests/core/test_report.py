@@ -6,13 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adserver.days import Days
-from adserver.events import Type
-from adserver.report import DIMENSIONS, FIGURES, Row, rows, total
+from adserver.events import INVALID, REASONS, Type
+from adserver.report import DIMENSIONS, EVENT_FIGURES, FIGURES, Row, rows, total
 
 DAYS = Days("Europe/Amsterdam")
 DAY = DAYS.number(date(2026, 3, 2))
 LOAF, ROLL, GONE = "0b5d1122334455", "a1a2a3a4a5a6a7", "ffffffffffffff"
 ADS = {LOAF: "889990/spring-sale/loaf", ROLL: "889991/spring-sale/roll"}
+
+
+NONE = dict.fromkeys(EVENT_FIGURES, 0)
 
 
 def figures(row: Row) -> tuple[int, ...]:
@@ -119,15 +122,20 @@ def test_a_row_as_a_table_names_its_dimension() -> None:
     """
     A row as JSON carries the dimension's name, every figure, and the invalid events.
     """
-    row = Row(name=889990, requests=3, served=2, invalid={"bot": 1})
+    row = Row(name=889990, requests=3, served=2, impressions=2, viewables=1, suspect={**NONE, "impressions": 1})
+    row.invalid_by_type["impressions"]["bot"] = 1
+    row.invalid_by_type["clicks"]["bot"] = 1
     assert row.as_dict("slot") == {
         "slot": 889990,
         "requests": 3,
         "served": 2,
-        "impressions": 0,
-        "viewables": 0,
+        "impressions": 2,
+        "viewables": 1,
         "clicks": 0,
-        "invalid": {"bot": 1},
+        "invalid": {"bot": 2},
+        "invalid_by_type": {"impressions": {"bot": 1}, "viewables": {}, "clicks": {"bot": 1}},
+        "suspect": {"impressions": 1, "viewables": 0, "clicks": 0},
+        "gross": {"impressions": 3, "viewables": 1, "clicks": 1},
     }
 
 
@@ -167,8 +175,71 @@ def test_rows_do_not_share_their_invalid_column() -> None:
     """
     A total is its own row: adding to it leaves the rows it was made of alone.
     """
-    one = Row(name=1, invalid={"bot": 1})
-    whole = total([one, Row(name=2)])
-    whole.invalid["bot"] += 1
+    one, other = Row(name=1), Row(name=2)
+    one.invalid_by_type["clicks"]["bot"] = 1
+    whole = total([one, other])
+    whole.invalid_by_type["clicks"]["bot"] += 1
+    whole.suspect["clicks"] += 1
     assert one.invalid == {"bot": 1}
+    assert other == Row(name=2)
     assert whole.name == "total"
+
+
+def test_suspect_events_are_counted_and_told_apart() -> None:
+    """
+    An event that looks automated is in the figure like any other, and the report says how many of those there are.
+    """
+    counts = {DAY: {f"3:9:{LOAF}": 5, f"3:9:{LOAF}:suspect": 2, f"3:9:{LOAF}:rate": 1, f"5:9:{LOAF}:suspect": 4}}
+    (row,) = rows(counts, ADS, "slot", DAYS)
+    assert figures(row) == (0, 0, 7, 0, 4)
+    assert row.suspect == {"impressions": 2, "viewables": 0, "clicks": 4}
+    assert row.invalid == {"rate": 1}
+    assert row.gross == {"impressions": 8, "viewables": 0, "clicks": 4}
+
+
+def test_a_reason_that_an_older_version_counted_by_its_number_is_the_same_reason() -> None:
+    """
+    While versions change, an older worker may count a newer one's journal: what it had no name for keeps its sense.
+    """
+    suspect, rate = INVALID.index("suspect"), INVALID.index("rate")
+    counts = {DAY: {f"3:9:{LOAF}:reason-{suspect}": 2, f"3:9:{LOAF}:reason-{rate}": 3, f"3:9:{LOAF}:reason-200": 1}}
+    (row,) = rows(counts, ADS, "slot", DAYS)
+    assert (row.impressions, row.suspect["impressions"], row.invalid) == (2, 2, {"rate": 3, "reason-200": 1})
+
+
+filed = st.dictionaries(
+    st.tuples(
+        st.sampled_from([Type.IMPRESSION, Type.VIEWABLE, Type.CLICK]),
+        st.integers(0, 24),
+        st.sampled_from([LOAF, ROLL, GONE]),
+        st.sampled_from([*INVALID, "reason-200"]),
+    ),
+    st.integers(0, 10**12),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.dictionaries(st.integers(DAY, DAY + 2), filed, max_size=3), st.sampled_from(DIMENSIONS))
+def test_gross_less_the_reasons_is_net(days: dict[int, dict[tuple[Type, int, str, str], int]], by: str) -> None:
+    """
+    Of each event, in every row and in the total: all that were genuine, less what each reason took off, are those
+    counted; the suspect ones are among them.
+    """
+    counts = {
+        day: {f"{type_:d}:{hour}:{ad}{reason and ':'}{reason}": n for (type_, hour, ad, reason), n in fields.items()}
+        for day, fields in days.items()
+    }
+    found = rows(counts, ADS, by, DAYS)
+    for row in (*found, total(found)):
+        for figure in EVENT_FIGURES:
+            assert row.gross[figure] - sum(row.invalid_by_type[figure].values()) == getattr(row, figure)
+            assert 0 <= row.suspect[figure] <= getattr(row, figure)
+        assert row.invalid.keys() <= {*REASONS, "reason-200"}
+        taken_off = sum(row.gross.values()) - sum(getattr(row, figure) for figure in EVENT_FIGURES)
+        assert sum(row.invalid.values()) == taken_off
+    every = [(key, n) for fields in days.values() for key, n in fields.items()]
+    for type_, figure in zip((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK), EVENT_FIGURES, strict=True):
+        assert total(found).gross[figure] == sum(n for key, n in every if key[0] is type_)
+        net = sum(n for key, n in every if key[0] is type_ and key[3] in ("", "suspect"))
+        assert getattr(total(found), figure) == net

@@ -42,9 +42,15 @@ def test_every_series_is_there_from_the_start(service: Service) -> None:
         for reason in ("malformed", "forged", "expired", "future", "not-allowed", "duplicate")
     }
     expected |= {
-        f'adserver_events_invalid_total{{reason="{why}",type="click"}}' for why in ("bot", "prefetch", "method")
+        f'adserver_events_invalid_total{{reason="{why}",type="{type_}"}}'
+        for why in ("bot", "no-user-agent", "prefetch", "method", "navigation", "rate", "staff", "address-list")
+        for type_ in ("impression", "viewable", "click")
     }
-    expected |= {f'adserver_config_reload_failures_total{{cause="{why}"}}' for why in ("problems", "conflict", "store")}
+    expected |= {f'adserver_events_suspect_total{{type="{type_}"}}' for type_ in ("impression", "viewable", "click")}
+    expected |= {
+        f'adserver_config_reload_failures_total{{cause="{why}"}}'
+        for why in ("problems", "conflict", "store", "addresses")
+    }
     expected |= {
         f'adserver_http_refused_total{{reason="{why}"}}' for why in ("malformed", "timeout", "host", "framing")
     }

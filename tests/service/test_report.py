@@ -85,8 +85,12 @@ def test_table_csv_json_and_api_agree(service: Service, by: str, capsys: pytest.
     for theirs, ours in zip(comma, api["rows"], strict=True):
         assert [int(theirs[figure]) for figure in FIGURES] == [ours[figure] for figure in FIGURES]
         assert int(theirs["invalid:bot"]) == ours["invalid"].get("bot", 0)
-    assert table[2].split() == [by, *FIGURES, "invalid:bot"]
-    bodies = [line.replace(",", "").rsplit(maxsplit=6) for line in table[4:-1]]
+    gross = [f"gross:{figure}" for figure in FIGURES[2:]]
+    assert table[2].split() == [by, *FIGURES, "suspect", *gross, "invalid:bot"]
+    for theirs, ours in zip(comma, api["rows"], strict=True):
+        assert [int(theirs[name]) for name in gross] == [ours["gross"][figure] for figure in FIGURES[2:]]
+        assert int(theirs["suspect"]) == sum(ours["suspect"].values())
+    bodies = [line.replace(",", "").rsplit(maxsplit=10) for line in table[4:-1]]
     assert [[int(cell) for cell in line[1:6]] for line in bodies] == [
         [row[figure] for figure in FIGURES] for row in api["rows"]
     ]
@@ -127,10 +131,10 @@ def test_rows_are_named_as_the_configuration_names_them(service: Service) -> Non
 
 def test_json_has_the_contracts_shape(service: Service) -> None:
     """
-    A row has its dimension, the five figures, and what was invalid by reason.
+    A row has its dimension, the five figures, and what was invalid by reason; then what these are made of.
     """
     for row in rows(service, "slot"):
-        assert list(row) == ["slot", *FIGURES, "invalid"]
+        assert list(row) == ["slot", *FIGURES, "invalid", "invalid_by_type", "suspect", "gross"]
         assert all(isinstance(row[figure], int) for figure in FIGURES)
         assert set(row["invalid"]) <= {"bot"}
     assert sum(row["invalid"].get("bot", 0) for row in rows(service, "slot")) == 18
