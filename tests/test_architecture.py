@@ -22,6 +22,7 @@ CORE = {
     "shortcode": "",
     "repair": "shortcode",
     "fields": "errors model",
+    "store_url": "",
     "token": "errors",
     "context": "errors model",
     "events": "model",
