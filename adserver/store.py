@@ -42,6 +42,8 @@ SENTINEL_S = 0.3
 """So that two sentinels that hang still leave time to ask the third."""
 ADS = "as:ads"
 """Hash of ad key (hex) to ad name, so that reports can name what is counted."""
+WAITS_MS = (5, 10, 20, 40, 80, 150, 300)
+"""A replica is asked how far it is once for each: when asked too early it would tell the next time a second later."""
 MARK_S = 172_800
 PRODUCERS = "as:producers"
 """Hash of producer (hex) to what it said of itself at boot."""
@@ -227,7 +229,7 @@ class Store:
         """One plain command on one key, for what is not counting. Raises StoreUnavailable or StoreRefused."""
         return await self._ask(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
 
-    async def confirm(self, day: int, producer: bytes, patience_s: float) -> "int | Unconfirmed":
+    async def confirm(self, day: int, producer: bytes) -> "int | Unconfirmed":
         """The cursor of *producer* in *day* that is known to be on the disks of the primary and of a replica.
 
         The cursor is read, something is written behind it and waited for, all on one connection: after a silent
@@ -240,11 +242,12 @@ class Store:
         asked = server.pipeline(transaction=False)
         asked.hmget(partition(day), [f"@{producer.hex()}"])
         asked.set(_mark(day), producer.hex(), ex=MARK_S)
-        asked.execute_command("WAITAOF", 1, 1, int(patience_s * 1000))
+        for ms in WAITS_MS:
+            asked.execute_command("WAITAOF", 1, 1, ms)
         asked.info("replication")
-        (cursor,), _, (local, distant), info = await self._ask(asked.execute())
+        (cursor,), _, *_, (local, distant), info = await self._ask(asked.execute())
         if local < 1 or distant < 1:
-            return Unconfirmed(f"no replica of the store had it on disk within {patience_s:g} s")
+            return Unconfirmed(f"no replica of the store had it on disk within {sum(WAITS_MS)} ms")
         if not _addresses(info) <= replicas:
             return Unconfirmed("another replica joined the store meanwhile")
         if not _is_whole(cursor):

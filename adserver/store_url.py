@@ -87,6 +87,46 @@ def _parse_server(text: str, *, tls: bool) -> StoreUrl:
     return StoreUrl(text=text, form=Form.SERVER, is_private=local or bool(parts.password and tls))
 
 
+def _parse_nodes(text: str, form: Form, *, tls: bool) -> StoreUrl:
+    found = _PARTS.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            " cannot be read as a URL; expected SCHEME://USER:PASSWORD@HOST:PORT,HOST:PORT/…, with '@', '/', '?' and "
+            "'#' in the password as %40, %2F, %3F and %23"
+        )
+    user, _, password = (found[1] or "").partition(":")
+    port = 26379 if form is Form.SENTINEL else 6379
+    nodes = tuple(_parse_node(one, number, port) for number, one in enumerate(found[2].split(","), 1))
+    options = _options(form, found[4] or "")
+    security: dict[str, Any] = {name: value for name, value in options.items() if name in _TLS_FILES}
+    if tls:
+        security["ssl"] = True
+    elif security:
+        raise ValueError(f" has the option {min(security)!r} without TLS; begin it with rediss+{form.value}://")
+    login = {**security, **_given(username=unquote(user), password=unquote(password))}
+    name, db = _parse_path(found[3] or "", form)
+    if db:
+        login["db"] = db
+    sentinel_login = {
+        **security,
+        **_given(username=options.get("sentinel_username"), password=options.get("sentinel_password")),
+    }
+    local = all(host in _LOCAL for host, _ in nodes)
+    return StoreUrl(
+        text=text,
+        form=form,
+        nodes=nodes,
+        name=name,
+        login=login,
+        sentinel_login=sentinel_login if form is Form.SENTINEL else {},
+        is_private=local or bool(password and tls),
+    )
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
 def _parse_node(text: str, number: int, port: int) -> tuple[str, int]:
     found = _NODE.fullmatch(text)
     if found is None or not 0 < int(found[2] or port) < 65536:

@@ -14,11 +14,12 @@ from msgspec import Struct
 from adserver import metrics
 from adserver.answers import HTML, NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send
 from adserver.catalog import Ad
+from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.errors import BadToken, JournalUnavailable
 from adserver.events import INVALID, TOKEN_BIT, Type
 from adserver.invalid import METHOD, judge, judge_beacon
-from adserver.journal import Ledger
+from adserver.journal import PATIENCE_S, Ledger
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog
 from adserver.seen import Seen
@@ -53,13 +54,22 @@ ROUTES: Mapping[str, Route] = {
 class Tracking:
     """`/i/{token}`, `/v/{token}` and `/c/{token}`."""
 
-    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter, seen: Seen) -> None:
+    def __init__(
+        self,
+        live: LiveCatalog,
+        journal: Ledger,
+        keys: Keys,
+        meter: Meter,
+        seen: Seen,
+        confirmer: Confirmer | None = None,
+    ) -> None:
         self._live = live
         self._journal = journal
         self._keys = keys
         self._meter = meter
         self._responses = Responses(meter)
         self._seen = seen
+        self._confirmer = confirmer
         self._syncing: dict[tuple[bytes, int, Type], int] = {}
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
@@ -85,14 +95,19 @@ class Tracking:
             return
         token, ignored = self._read(path[3:], route.type)
         status_503 = False
+        said: Headers = []
         if token is not None and ignored is None:
-            ignored, status_503 = await self._count(token, route.type, headers, method)
+            began = time.monotonic()
+            ignored, status_503, number = await self._count(token, route.type, headers, method)
+            if number is not None and self._live.current.level_3:
+                said += await self._level(token, route.type, number, began)
         if status_503:
             self._meter.add(metrics.REFUSED_EVENTS)
             detail = "The event could not be made safe in time. Send it again; it cannot be counted twice."
             await self._responses.problem(send, route.name, 503, detail, [(b"retry-after", b"2")])
             return
-        said: Headers = [(b"adserver-ignored", ignored.encode())] if ignored else []
+        if ignored:
+            said.append((b"adserver-ignored", ignored.encode()))
         if route.type is Type.CLICK:
             await self._redirect(send, token, said)
         elif method == "GET":
@@ -116,16 +131,18 @@ class Tracking:
             return token, error.reason
         return token, None
 
-    async def _count(self, token: Token, type_: Type, headers: Headers, method: str) -> tuple[str | None, bool]:
-        """Why the event was not counted, if so, and whether the caller must send it again."""
+    async def _count(
+        self, token: Token, type_: Type, headers: Headers, method: str
+    ) -> tuple[str | None, bool, int | None]:
+        """Why the event was not counted, if so, whether the caller must send it again, and its record's number."""
         if method == "HEAD":  # a scanner's look before the reader's click: it must not use the token up
             self._meter.add(self._invalid[type_, METHOD])
-            return INVALID[METHOD], False
+            return INVALID[METHOD], False, None
         key = (token.issuer, token.serial, type_)
         number = self._syncing.get(key)
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
-            return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
+            return metrics.DUPLICATE, number is not None and not await self._wait(number, type_), None
         reason = judge(headers) if type_ is Type.CLICK else judge_beacon(headers)
         try:
             number = self._store(token, type_, reason)
@@ -133,20 +150,20 @@ class Tracking:
             self._journal.failure = self._journal.failure or str(error)
             if type_ is Type.CLICK:
                 self._meter.add(metrics.UNCOUNTED)
-            return None, type_ is not Type.CLICK
+            return None, type_ is not Type.CLICK, None
         self._syncing[key] = number
         try:
             safe = await self._wait(number, type_)
         finally:
             del self._syncing[key]
         if not safe:
-            return None, True
+            return None, True, None
         self._seen.add(*key)
         if reason:
             self._meter.add(self._invalid[type_, reason])
-            return INVALID[reason], False
+            return INVALID[reason], False, number
         self._meter.add(self._events[type_])
-        return None, False
+        return None, False, number
 
     def _store(self, token: Token, type_: Type, reason: int) -> int:
         zone = self._live.current.document.site.time_zone
@@ -167,6 +184,19 @@ class Tracking:
         if not await self._journal.wait_synced(CLICK_WAIT_S):
             self._meter.add(self._degraded[type_])
         return True
+
+    async def _level(self, token: Token, type_: Type, number: int, began: float) -> Headers:
+        """Wait for level 3 where the advertiser asks for it; the header that says which level was reached."""
+        ad = self._live.find(token.ad)
+        if self._confirmer is None or ad is None or ad.creative.advertiser not in self._live.current.level_3:
+            return []
+        if self._journal.synced < number:  # a click that went on all the same
+            return [(b"x-count-level", b"1")]
+        left_s = began + (CLICK_WAIT_S if type_ is Type.CLICK else PATIENCE_S) - time.monotonic()
+        if left_s > 0 and await self._confirmer.confirmed(token.day, number, left_s):
+            return [(b"x-count-level", b"3")]
+        self._meter.add(self._degraded[type_])
+        return [(b"x-count-level", b"2")]
 
     async def _redirect(self, send: Send, token: Token | None, said: Headers) -> None:
         """To the creative's own destination, out of the catalog; to the site's home page when that is not known."""

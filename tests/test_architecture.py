@@ -56,11 +56,12 @@ EDGES = {
     "reload": "config_files metrics publish settings store versions",
     "reporting": "journal store versions",
     "ship": "journal metrics store",
+    "confirm": "ship store",
     "answers": "metrics",
     "answering": "journal metrics reload",
     "articles": "answering answers metrics",
     "serving": "answering answers",
-    "tracking": "answers invalid journal metrics reload seen",
+    "tracking": "answers confirm invalid journal metrics reload seen",
     "site": "answers articles reload settings",
     "health": "answers journal metrics neighbours reload reporting settings ship store",
 }

@@ -22,6 +22,7 @@ from adserver.tally import Batch, tally
 from adserver.versions import Version
 from tests.edges.conftest import KINDS
 from tests.edges.servers import Cluster, Process, Sentinels, cluster, sentinels, several
+from tests.records import stored
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 DAY = 20514
@@ -45,7 +46,7 @@ def on_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 def batch(day: int, start: int, *serials: int) -> Batch:
     made = [Event(Type.IMPRESSION, 0, day, 14, b"abcde", serial, AD, 1_772_000_000) for serial in serials]
-    return tally(day, start, start + len(made), made)
+    return tally(day, start, start + len(made), stored(made))
 
 
 def with_url(url: str, body: Callable[[Store], Awaitable[Any]]) -> Any:
