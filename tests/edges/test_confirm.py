@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adserver import ship
 from adserver.confirm import Confirmer
 from adserver.events import Type
 from adserver.journal import Journal, create_journal
@@ -97,17 +98,17 @@ def test_what_is_confirmed_outlives_the_primary(servers: list[Process], tmp_path
     assert asyncio.run(counts(url_of(replica))) == {IMPRESSION: 20}
 
 
-def test_many_at_once_are_confirmed_soon(servers: list[Process], tmp_path: Path) -> None:
+def test_many_at_once_are_confirmed_soon(
+    servers: list[Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    A hundred events of three days wait together; none waits for the shipper's rest.
+    A hundred events of three days wait together; none waits for the shipper's rest, however long that is.
     """
+    monkeypatch.setattr(ship, "FLUSH_S", 3600)
 
     async def body(journal: Journal, _: Shipper, confirmer: Confirmer) -> None:
         asked = [ask(journal, confirmer, serial, day=DAY + serial % 3) for serial in range(100)]
         assert all(await asyncio.gather(*asked))
-        began = time.monotonic()
-        assert await ask(journal, confirmer, 1000)
-        assert time.monotonic() - began < 0.09
 
     confirming(tmp_path, url_of(servers[0]), body)
 
