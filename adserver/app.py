@@ -25,6 +25,7 @@ from adserver.answering import Answering
 from adserver.answers import Receive, Responses, Scope, Send, problem_response
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
+from adserver.confirm import Confirmer
 from adserver.errors import JournalUnavailable
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
@@ -74,6 +75,7 @@ class Worker:
         keys = read_keys(settings)
         journal = _open_journal(settings)
         shipper = Shipper(journal, settings.journals, settings.store_url) if isinstance(journal, Journal) else None
+        confirmer = Confirmer(shipper, settings.store_url) if shipper else None
         await load_first(live, settings)
         answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
@@ -87,7 +89,7 @@ class Worker:
         self._delivery, self._articles, self._tracking = (
             delivery,
             articles,
-            Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge),
+            Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer),
         )
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
@@ -95,8 +97,8 @@ class Worker:
             partial(follow_parent, parent=os.getppid()),
             listed.follow,
         ]
-        if shipper and isinstance(journal, Journal):
-            loops += [shipper.run, partial(_watch_journal, journal)]
+        if shipper and confirmer and isinstance(journal, Journal):
+            loops += [shipper.run, confirmer.run, partial(_watch_journal, journal)]
         else:
             loops.append(partial(_leave_when_writable, settings))
         try:

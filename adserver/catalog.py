@@ -123,6 +123,7 @@ class Catalog:
         "campaigns",
         "document",
         "groups",
+        "level_3",
         "placements",
         "slots",
         "version",
@@ -135,6 +136,7 @@ class Catalog:
         self.groups: Mapping[str, Group] = {group.id: group for group in document.groups}
         self.placements: Mapping[str, Placement] = {placement.id: placement for placement in document.placements}
         self.advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
+        self.level_3 = frozenset(advertiser.id for advertiser in document.advertisers if advertiser.count_level == 3)
         self.campaigns = {campaign.id: campaign for campaign in document.campaigns}
         self.bookings: Mapping[int, Bookings] = _book(document, self.slots)
         ads = (ad for bookings in self.bookings.values() for booking in bookings.all for ad in booking.ads)

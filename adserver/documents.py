@@ -112,6 +112,15 @@ def _choice(options: type[Enum]) -> Parse:
     return parse_choice
 
 
+def _count_level(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in (2, 3):
+        raise ValueError(
+            f"is {shown(value)}; expected 2 (acknowledged when synced to disk) or 3 (when a replica of the store has "
+            "it, too)"
+        )
+    return value
+
+
 def _file_name(value: object) -> str:
     if not isinstance(value, str) or not value or len(value) > 200:
         raise ValueError(f"is {shown(value)}; expected the path of an image, such as 'assets/spring.png'")
@@ -195,6 +204,7 @@ TABLES: Mapping[str, _Table] = {
             "name": _NAME,
             "categories": _Field(_many(fields.parse_word, least=0)),
             "contact": _Field(fields.parse_name),
+            "count_level": _Field(_count_level),
         },
     ),
     "campaign": _Table(Campaign, {"id": _ID, "name": _NAME, "advertiser": _ID}),

@@ -62,7 +62,10 @@ class Health(Struct):
         try:
             async with open_store(self.settings.store_url) as store:
                 health = await store.check()
-                return [*health.warnings, *await look(store, self.fingerprint, time.time())]
+                sentences = [*health.warnings, *await look(store, self.fingerprint, time.time())]
+                if self.live.current.level_3 and (why := await store.why_unconfirmed()):
+                    sentences.append(f"advertisers that ask for count_level 3 get level 2: {why}")
+                return sentences
         except (StoreUnavailable, StoreRefused) as error:
             return [f"{error}; events are kept in the journals until it is back"]
 

@@ -42,7 +42,7 @@ REJECTED = Counter(
     registry=REGISTRY,
 )
 DEGRADED = Counter(
-    "adserver_ack_degraded", "Events answered before they were synced to disk.", ["type"], registry=REGISTRY
+    "adserver_ack_degraded", "Events answered at a lower level than they were to reach.", ["type"], registry=REGISTRY
 )
 REFUSED_EVENTS = Counter(
     "adserver_events_refused", "Events answered 503 because they could not be made safe in time.", registry=REGISTRY

@@ -122,6 +122,8 @@ class Advertiser(Struct, frozen=True, kw_only=True):
     name: str
     categories: tuple[str, ...] = ()
     contact: str | None = None
+    count_level: int = 2
+    """What an event must survive before it is acknowledged: 2, this machine's power; 3, its loss with the disk."""
 
 
 class Campaign(Struct, frozen=True, kw_only=True):

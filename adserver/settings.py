@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,9 +16,9 @@ from msgspec import Meta, Struct
 from adserver.errors import AdserverError, ConfigError
 from adserver.fields import parse_url
 from adserver.networks import Networks, parse_networks
+from adserver.store_url import parse_store_url
 
 PREFIX = "ADSERVER_"
-_REDIS_OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
 _LONGEST_SOCKET = 103  # sun_path has 104 bytes on macOS, 108 on Linux
 
@@ -47,7 +46,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     watch: Annotated[bool, Meta(description="publish the config directory whenever a file in it is saved")] = False
     redis_url: Annotated[
         str | None,
-        Meta(description="store to count in, redis://, rediss:// or unix://; default: an embedded Valkey"),
+        Meta(
+            description="store to count in: redis://, rediss:// (TLS), unix://, redis+sentinel://HOST:PORT,…/NAME or "
+            "redis+cluster://HOST:PORT,…; default: an embedded Valkey"
+        ),
     ] = None
     redis_insecure: Annotated[
         bool, Meta(description="allow a store on another machine without password or without TLS")
@@ -192,21 +194,14 @@ def _check(settings: Settings) -> None:
 
 def _check_redis_url(settings: Settings) -> None:
     try:
-        parts = urlsplit(settings.redis_url or "")
-        parts.port  # noqa: B018  # it is looked at when it is asked for
+        url = parse_store_url(settings.redis_url or "")
     except ValueError as error:
-        raise BadSetting(f"ADSERVER_REDIS_URL cannot be read as a URL ({error})") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise BadSetting("ADSERVER_REDIS_URL: expected redis://…, rediss://… (TLS) or unix://…")
-    if strangers := parse_qs(parts.query, keep_blank_values=True).keys() - _REDIS_OPTIONS:
-        raise BadSetting(
-            f"ADSERVER_REDIS_URL has the option {min(strangers)!r:.40}; expected none but {', '.join(_REDIS_OPTIONS)}"
-        )
-    local = parts.scheme == "unix" or parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not local and not settings.redis_insecure and not (parts.password and parts.scheme == "rediss"):
+        raise BadSetting(f"ADSERVER_REDIS_URL{error}") from None
+    if not url.is_private and not settings.redis_insecure:
         raise BadSetting(
             "ADSERVER_REDIS_URL names another machine without a password and TLS, so anybody on the way could change "
-            "the counts; use rediss://user:password@host, or set ADSERVER_REDIS_INSECURE=1 on a network you trust"
+            "the counts; use rediss://user:password@host (rediss+sentinel://, rediss+cluster://), or set "
+            "ADSERVER_REDIS_INSECURE=1 on a network you trust"
         )
 
 

@@ -100,6 +100,8 @@ class Shipper:
         self._refused: list[str] = []
         self._quarantine: dict[int, str] = {}
         self._wake = asyncio.Event()
+        self.hurry = asyncio.Event()
+        """Set by who waits for the next event to be counted: it is not let gather then."""
         journal.on_synced = self._wake.set
 
     def __repr__(self) -> str:
@@ -161,12 +163,10 @@ class Shipper:
 
     async def _rest(self, stopping: asyncio.Event) -> None:
         """Let events gather for a moment, then go on as soon as some are synced or we are to stop."""
-        await _wait(stopping, FLUSH_S)
+        await wait_for_any(FLUSH_S, self.hurry, stopping)
+        self.hurry.clear()
         if self.own.position >= self.own.last():
-            sleeping = [asyncio.create_task(self._wake.wait()), asyncio.create_task(stopping.wait())]
-            await asyncio.wait(sleeping, timeout=ADOPT_S, return_when=asyncio.FIRST_COMPLETED)
-            for task in sleeping:
-                task.cancel()
+            await wait_for_any(ADOPT_S, self._wake, stopping)
 
     async def _reread(self, store: Store) -> None:
         for day in sorted({day for source in self.sources for day in source.days} - self._quarantine.keys()):
@@ -285,6 +285,14 @@ class Shipper:
     def close(self) -> None:
         for one in self._adopted:
             one.close()
+
+
+async def wait_for_any(timeout_s: float | None, *events: asyncio.Event) -> None:
+    """Wait until one of *events* is set, or *timeout_s* have gone by."""
+    sleeping = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(sleeping, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in sleeping:
+        task.cancel()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

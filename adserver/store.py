@@ -2,10 +2,13 @@
 
 Rules: every key begins with `as:`; a partition is one hash and a batch is one command on it; whatever goes wrong,
 the connection is closed and the cursor is read again before anything is sent, because a reply may be missing, late
-or another command's.
+or another command's. The same holds behind sentinels and on a cluster: a new connection asks anew who is primary,
+and no command is sent to a second server.
 """
 
 import asyncio
+import hashlib
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -14,22 +17,49 @@ from typing import Any
 
 import redis.asyncio as aioredis
 from msgspec import Struct
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    MovedError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from adserver.errors import StoreRefused, StoreUnavailable
+from adserver.store_url import Form, StoreUrl, parse_store_url
 from adserver.tally import Batch
 
 TIMEOUT_S = 1.0
 CONNECT_S = 0.5
+SENTINEL_S = 0.3
+"""So that two sentinels that hang still leave time to ask the third."""
 ADS = "as:ads"
 """Hash of ad key (hex) to ad name, so that reports can name what is counted."""
+WAITS_MS = (5, 10, 20, 40, 80, 150, 300)
+"""A replica is asked how far it is once for each: when asked too early it would tell the next time a second later."""
+MARK_S = 172_800
 PRODUCERS = "as:producers"
 """Hash of producer (hex) to what it said of itself at boot."""
 
 _ENTRY = Layout("<BH")
 _APPLY = files("adserver").joinpath("apply.lua").read_text()
+_APPLY_SHA = hashlib.sha1(_APPLY.encode(), usedforsecurity=False).hexdigest()
+_FAST: dict[str, Any] = {
+    "socket_timeout": TIMEOUT_S,
+    "socket_connect_timeout": CONNECT_S,
+    "retry": Retry(NoBackoff(), 0),  # never repeat a command by itself
+    "health_check_interval": 0,
+    "protocol": 2,  # one round trip less to connect, and nothing arrives that was not asked for
+    "client_name": "adserver",
+    "driver_info": None,  # else two more commands at each connecting, which Redis before 7.2 does not know
+}
 
 
 def partition(day: int) -> str:
@@ -37,18 +67,53 @@ def partition(day: int) -> str:
     return f"as:{{{day}}}"
 
 
-def client(url: str, *, single: bool = False) -> aioredis.Redis:
-    """A client that fails fast and never repeats a command by itself."""
-    return aioredis.Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=CONNECT_S,
-        retry=Retry(NoBackoff(), 0),
-        single_connection_client=single,
-        health_check_interval=0,
-        protocol=2,  # one round trip less to connect, and nothing arrives that was not asked for
-        client_name="adserver",
-    )
+def _mark(day: int) -> str:
+    """A key on the partition's own server, written so that a replica has something newer to confirm."""
+    return f"as:{{{day}}}:mark"
+
+
+class _Cluster(RedisCluster):
+    """The library's cluster client without its repeats: a command goes to its key's server, once.
+
+    An answer such as MOVED, like every failure, is the caller's; the next command asks the cluster anew who holds
+    which key.
+    """
+
+    _WITHOUT_KEY = ("INFO", "PING", "TIME")
+    known = False
+
+    async def initialize(self, *_: Any, **__: Any) -> "_Cluster":
+        """Who holds which key. (The library's own would also ask for the table of all commands, 200 kB.)"""
+        if not self.known:
+            try:
+                await self.nodes_manager.initialize()
+            except BaseException:
+                await self.aclose()
+                raise
+            self.known = True
+        return self
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self.initialize()
+        try:
+            return await self.node(args).execute_command(*args, **kwargs)
+        except NoScriptError:  # the one answer that leaves nothing in doubt
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def node(self, args: Sequence[Any]) -> ClusterNode:
+        if args[0] in self._WITHOUT_KEY:
+            return self.get_random_primary_node()
+        node = self.get_node_from_key(args[3 if args[0] in ("EVAL", "EVALSHA") else 1])
+        assert node is not None  # only asking for a replica can find none
+        return node
+
+    async def aclose(self) -> None:
+        self.known = False
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
 
 
 class Applied(Struct, frozen=True):
@@ -71,6 +136,12 @@ class Sealed(Struct, frozen=True):
 Outcome = Applied | Mismatch | Sealed
 
 
+class Unconfirmed(Struct, frozen=True):
+    """It is not known that a replica has what was counted; *reason* is the end of a sentence."""
+
+    reason: str
+
+
 class Health(Struct, frozen=True):
     """What the server says of itself; *warnings* are sentences for ops."""
 
@@ -79,32 +150,24 @@ class Health(Struct, frozen=True):
 
 
 class Store:
-    """One connection to the store, for one task. Made by `open_store`."""
+    """One connection to the store (on a cluster: one to each server), for one task. Made by `open_store`."""
 
-    def __init__(self, connection: aioredis.Redis) -> None:
+    def __init__(self, connection: "aioredis.Redis | _Cluster", login: Mapping[str, Any]) -> None:
         self._redis = connection
-        self._sha: str | None = None
+        self._login = login
+        self._others: dict[tuple[str, int], aioredis.Redis] = {}
 
     async def check(self) -> Health:
-        """Raises StoreRefused when using this server as it is set up would make counts wrong."""
-        info = await self._ask(self._redis.info())
-        version = str(info.get("valkey_version") or info.get("redis_version", "0"))
-        if tuple(map(int, str(info.get("redis_version", "0")).split(".")[:2])) < (6, 2):
-            raise StoreRefused(f"the store is version {version}; expected Redis 6.2 or newer, or Valkey")
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise StoreRefused(
-                f"the store's maxmemory-policy is {policy!r}, which could evict a cursor and count events twice; "
-                "set it to 'noeviction'"
-            )
-        warnings = []
-        if not info.get("aof_enabled"):
-            warnings.append(
-                "the store keeps no append-only file, so counts are rebuilt from the journals when it restarts"
-            )
-        if info.get("role") != "master":
-            raise StoreRefused("the store is a replica and cannot be written to; give the address of the primary")
-        return Health(version, tuple(warnings))
+        """Raises StoreRefused when using these servers as they are set up would make counts wrong."""
+        found = [_judge(info, clustered=isinstance(self._redis, _Cluster)) for info in await self._ask(self._infos())]
+        return Health(found[0].version, tuple(dict.fromkeys(one for health in found for one in health.warnings)))
+
+    async def _infos(self) -> list[dict[str, Any]]:
+        """What each primary says of itself."""
+        if isinstance(self._redis, _Cluster):
+            await self._redis.initialize()
+            return list(await asyncio.gather(*(node.execute_command("INFO") for node in self._redis.get_primaries())))
+        return [await self._redis.info()]
 
     async def cursors(self, day: int, producers: Sequence[bytes]) -> list[int]:
         """How far *day* has counted each of these producers: 0 where it does not know one."""
@@ -116,11 +179,13 @@ class Store:
     async def apply(self, producer: bytes, batch: Batch) -> Outcome:
         """Count *batch*, whole or not at all. Raises StoreUnavailable or StoreRefused; then nothing is known."""
         arguments = _arguments(producer, batch)
+        key = partition(batch.day)
         try:
-            reply = await self._run(batch.day, arguments)
-        except _ForgottenScript:  # the server was restarted, or somebody flushed its scripts
-            self._sha = None
-            reply = await self._run(batch.day, arguments)
+            reply = await self._ask(self._redis.evalsha(_APPLY_SHA, 1, key, *arguments))
+        except (
+            _UnknownScript
+        ):  # the server is new, was restarted, or somebody flushed its scripts; EVAL leaves it there
+            reply = await self._ask(self._redis.eval(_APPLY, 1, key, *arguments))
         if not isinstance(reply, list) or reply[2:4] != [producer.hex().encode(), batch.end]:
             raise StoreUnavailable(f"the store answered {reply!r:.80}, which was not asked")
         match reply:
@@ -131,11 +196,6 @@ class Store:
             case [b"sealed", *_]:
                 return Sealed()
         raise StoreRefused(f"{partition(batch.day)} holds values that are not counts; nothing is added to it")
-
-    async def _run(self, day: int, arguments: list[Any]) -> Any:
-        if self._sha is None:
-            self._sha = await self._ask(self._redis.script_load(_APPLY))
-        return await self._ask(self._redis.evalsha(self._sha, 1, partition(day), *arguments))
 
     async def name_ads(self, names: Mapping[bytes, str]) -> None:
         if names:
@@ -165,12 +225,88 @@ class Store:
     async def ad_names(self) -> dict[str, str]:
         return _texts(await self._ask(self._redis.hgetall(ADS)))
 
-    async def ping(self) -> None:
-        await self._ask(self._redis.ping())
-
     async def ask(self, *command: str | bytes | int) -> Any:
-        """One plain command, for what is not counting. Raises StoreUnavailable or StoreRefused."""
+        """One plain command on one key, for what is not counting. Raises StoreUnavailable or StoreRefused."""
         return await self._ask(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
+
+    async def confirm(self, day: int, producer: bytes) -> "int | Unconfirmed":
+        """The cursor of *producer* in *day* that is known to be on the disks of the primary and of a replica.
+
+        The cursor is read, something is written behind it and waited for, all on one connection: after a silent
+        reconnect WAITAOF would answer for a connection that wrote nothing. Raises StoreUnavailable or StoreRefused.
+        """
+        server = await self._ask(self._server_of(day))
+        replicas = await self._replicas(server)
+        if isinstance(replicas, Unconfirmed):
+            return replicas
+        asked = server.pipeline(transaction=False)
+        asked.hmget(partition(day), [f"@{producer.hex()}"])
+        asked.set(_mark(day), producer.hex(), ex=MARK_S)
+        for ms in WAITS_MS:
+            asked.execute_command("WAITAOF", 1, 1, ms)
+        asked.info("replication")
+        (cursor,), _, *_, (local, distant), info = await self._ask(asked.execute())
+        if local < 1 or distant < 1:
+            return Unconfirmed(f"no replica of the store had it on disk within {sum(WAITS_MS)} ms")
+        if not _addresses(info) <= replicas:
+            return Unconfirmed("another replica joined the store meanwhile")
+        if not _is_whole(cursor):
+            raise StoreRefused(f"{partition(day)} holds a cursor that is not a number: {cursor!r:.40}")
+        return int(cursor or 0)
+
+    async def why_unconfirmed(self) -> str | None:
+        """Why no replica can confirm what is counted, in words for ops. Raises StoreUnavailable or StoreRefused."""
+        servers = [self._redis]
+        if isinstance(self._redis, _Cluster):
+            await self._ask(self._redis.initialize())
+            servers = [self._other(node.host, int(node.port)) for node in self._redis.get_primaries()]
+        for server in servers:
+            replicas = await self._replicas(server)
+            if isinstance(replicas, Unconfirmed):
+                return replicas.reason
+        return None
+
+    async def _server_of(self, day: int) -> Any:
+        if not isinstance(self._redis, _Cluster):
+            return self._redis
+        await self._redis.initialize()
+        node = self._redis.node(("GET", partition(day)))
+        return self._other(node.host, int(node.port))
+
+    async def _replicas(self, server: Any) -> "set[tuple[str, int]] | Unconfirmed":
+        """The addresses of the replicas of *server*, when it and each of them sync every write before they answer.
+
+        With `everysec`, WAITAOF answers too early on Redis 7.4 and on Valkey (redis/redis PR 13793).
+        """
+        info = await self._ask(server.info())
+        if _redis_version(info) < (7, 2):
+            return Unconfirmed(f"the store is version {info.get('redis_version')}, and WAITAOF came with Redis 7.2")
+        if not info.get("aof_enabled") or await self._ask(_appendfsync(server)) != b"always":
+            return Unconfirmed("the store's primary does not run with 'appendonly yes' and 'appendfsync always'")
+        replicas = _addresses(info)
+        if not replicas:
+            return Unconfirmed("the store has no replica")
+        for host, port in replicas:
+            try:
+                setting = await self._ask(_appendfsync(self._other(host, port)))
+            except (StoreUnavailable, StoreRefused) as error:
+                return Unconfirmed(f"the store's replica {host}:{port} cannot be asked how it syncs: {error}")
+            if setting != b"always":
+                return Unconfirmed(f"the store's replica {host}:{port} does not run with 'appendfsync always'")
+        return replicas
+
+    def _other(self, host: str, port: int) -> aioredis.Redis:
+        """A connection to one server of several, kept for the next time."""
+        found = self._others.get((host, port))
+        if found is None:
+            found = aioredis.Redis(host=host, port=port, single_connection_client=True, **_FAST, **self._login)
+            self._others[host, port] = found
+        return found
+
+    async def close_others(self) -> None:
+        for connection in self._others.values():
+            await connection.aclose()
+        self._others.clear()
 
     async def _ask(self, command: Any) -> Any:
         """Await one command; every failure of the way there becomes one of ours."""
@@ -180,12 +316,14 @@ class Store:
             async with asyncio.timeout(TIMEOUT_S):
                 return await command
         except NoScriptError as error:
-            raise _ForgottenScript(str(error)) from error
+            raise _UnknownScript(str(error)) from error
+        except (MovedError, AskError) as error:
+            raise StoreUnavailable(f"a key has moved to another server of the cluster ({error})") from error
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 raise StoreRefused(f"a key of ours holds another program's data: {error}") from error
             raise StoreUnavailable(f"the store says: {error}") from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             if isinstance(error.__cause__, AuthenticationError):  # the library wraps what happens while connecting
                 raise StoreUnavailable(f"the store refuses the password or user: {error}") from error
             raise StoreUnavailable(f"the store cannot be reached: {str(error) or type(error).__name__}") from error
@@ -195,8 +333,8 @@ class Store:
                 raise asyncio.CancelledError
 
 
-class _ForgottenScript(StoreUnavailable):
-    """The server does not know the script any more."""
+class _UnknownScript(StoreUnavailable):
+    """The server does not know the script, or not any more."""
 
 
 def _is_whole(value: bytes | None) -> bool:
@@ -218,11 +356,103 @@ def _arguments(producer: bytes, batch: Batch) -> list[Any]:
     return arguments
 
 
+async def _appendfsync(server: Any) -> bytes:
+    found = await server.execute_command("CONFIG GET", "appendfsync")
+    pairs = found.items() if isinstance(found, dict) else [found[:2]]
+    return next((_bytes(value) for name, value in pairs if _bytes(name) == b"appendfsync"), b"")
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _addresses(info: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Where the replicas are that INFO names."""
+    entries = [info.get(f"slave{number}") for number in range(int(info.get("connected_slaves", 0)))]
+    return {(str(entry["ip"]), int(entry["port"])) for entry in entries if isinstance(entry, dict)}
+
+
+def _judge(info: Mapping[str, Any], *, clustered: bool) -> Health:
+    """Raises StoreRefused."""
+    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    if _redis_version(info) < (6, 2):
+        raise StoreRefused(f"the store is version {version}; expected Redis 6.2 or newer, or Valkey")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise StoreRefused(
+            f"the store's maxmemory-policy is {policy!r}, which could evict a cursor and count events twice; "
+            "set it to 'noeviction'"
+        )
+    if info.get("role") != "master":
+        raise StoreRefused("the store is a replica and cannot be written to; give the address of the primary")
+    if info.get("cluster_enabled") and not clustered:
+        raise StoreRefused("the store is one server of a cluster; begin ADSERVER_REDIS_URL with redis+cluster://")
+    if info.get("aof_enabled"):
+        return Health(version, ())
+    return Health(
+        version, ("the store keeps no append-only file, so counts are rebuilt from the journals when it restarts",)
+    )
+
+
+def _redis_version(info: Mapping[str, Any]) -> tuple[int, ...]:
+    """What Redis version the server is compatible with; Valkey names one, too."""
+    return tuple(map(int, str(info.get("redis_version", "0")).split(".")[:2]))
+
+
 @asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[Store]:
     """A connection of its own, closed with the body. Connecting happens at the first command."""
-    connection = client(url, single=True)
+    where = parse_store_url(url)
+    match where.form:
+        case Form.SERVER:
+            login = _login_of(url)
+            opened = _open_server(aioredis.Redis.from_url(url, single_connection_client=True, **_FAST))
+        case Form.SENTINEL:
+            login = where.login
+            opened = _open_behind_sentinels(where)
+        case Form.CLUSTER:
+            login = where.login
+            nodes = [ClusterNode(host, port) for host, port in where.nodes]
+            opened = _open_server(_Cluster(startup_nodes=nodes, **_FAST, **login))
+    async with opened as connection:
+        store = Store(connection, login)
+        try:
+            yield store
+        finally:
+            await store.close_others()
+
+
+@asynccontextmanager
+async def _open_server(connection: "aioredis.Redis | _Cluster") -> "AsyncIterator[aioredis.Redis | _Cluster]":
     try:
-        yield Store(connection)
+        yield connection
     finally:
         await connection.aclose()
+
+
+@asynccontextmanager
+async def _open_behind_sentinels(url: StoreUrl) -> "AsyncIterator[aioredis.Redis | _Cluster]":
+    """Each connecting asks the sentinels who is primary, in an order of its own: the first may hang."""
+    patience = {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S}
+    nodes = random.sample(url.nodes, len(url.nodes))
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        nodes, sentinel_kwargs={**_FAST, **patience, **url.sentinel_login}
+    )
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        url.name, sentinel, **_FAST, **url.login
+    )
+    connection = aioredis.Redis(connection_pool=pool, single_connection_client=True)
+    try:
+        yield connection
+    finally:
+        await connection.aclose()
+        await pool.disconnect()
+        await sentinel.aclose()
+
+
+def _login_of(url: str) -> dict[str, Any]:
+    """The arguments with which to open a connection to a replica of the server at *url*."""
+    given = dict(parse_url(url))
+    if given.get("connection_class") is SSLConnection:
+        given["ssl"] = True
+    return {name: value for name, value in given.items() if name in ("username", "password") or name.startswith("ssl")}

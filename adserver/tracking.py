@@ -14,11 +14,12 @@ from msgspec import Struct
 from adserver import metrics
 from adserver.answers import HTML, NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send
 from adserver.catalog import Ad
+from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.errors import BadToken, JournalUnavailable
 from adserver.events import INVALID, TOKEN_BIT, Type
 from adserver.invalid import METHOD, SUSPECT, Judge
-from adserver.journal import Ledger
+from adserver.journal import PATIENCE_S, Ledger
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog
 from adserver.seen import Seen
@@ -50,10 +51,30 @@ ROUTES: Mapping[str, Route] = {
 }
 
 
+class Taken(Struct, frozen=True):
+    """The event gets its usual answer. *ignored* says why it is not in the figures; *number* is its record's."""
+
+    ignored: str | None = None
+    number: int | None = None
+
+
+class NotSafe(Struct, frozen=True):
+    """The event could not be made safe in time: its sender must send it again."""
+
+
 class Tracking:
     """`/i/{token}`, `/v/{token}` and `/c/{token}`."""
 
-    def __init__(self, live: LiveCatalog, journal: Ledger, keys: Keys, meter: Meter, seen: Seen, judge: Judge) -> None:
+    def __init__(
+        self,
+        live: LiveCatalog,
+        journal: Ledger,
+        keys: Keys,
+        meter: Meter,
+        seen: Seen,
+        judge: Judge,
+        confirmer: Confirmer | None = None,
+    ) -> None:
         self._live = live
         self._journal = journal
         self._keys = keys
@@ -61,6 +82,7 @@ class Tracking:
         self._responses = Responses(meter)
         self._seen = seen
         self._judge = judge
+        self._confirmer = confirmer
         self._syncing: dict[tuple[bytes, int, Type], int] = {}
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
@@ -87,15 +109,20 @@ class Tracking:
             await self._responses.problem(send, route.name, *refused)
             return
         token, ignored = self._read(path[3:], route.type)
-        status_503 = False
+        said: Headers = []
         if token is not None and ignored is None:
-            ignored, status_503 = await self._count(token, route.type, scope)
-        if status_503:
-            self._meter.add(metrics.REFUSED_EVENTS)
-            detail = "The event could not be made safe in time. Send it again; it cannot be counted twice."
-            await self._responses.problem(send, route.name, 503, detail, [(b"retry-after", b"2")])
-            return
-        said: Headers = [(b"adserver-ignored", ignored.encode())] if ignored else []
+            began = time.monotonic()
+            outcome = await self._count(token, route.type, scope)
+            if isinstance(outcome, NotSafe):
+                self._meter.add(metrics.REFUSED_EVENTS)
+                detail = "The event could not be made safe in time. Send it again; it cannot be counted twice."
+                await self._responses.problem(send, route.name, 503, detail, [(b"retry-after", b"2")])
+                return
+            ignored = outcome.ignored
+            if outcome.number is not None and self._live.current.level_3:
+                said += await self._level(token, route.type, outcome.number, began)
+        if ignored:
+            said.append((b"adserver-ignored", ignored.encode()))
         if route.type is Type.CLICK:
             await self._redirect(send, token, said)
         elif method == "GET":
@@ -119,40 +146,40 @@ class Tracking:
             return token, error.reason
         return token, None
 
-    async def _count(self, token: Token, type_: Type, scope: Scope) -> tuple[str | None, bool]:
-        """Why the event was not counted, if so, and whether the caller must send it again."""
+    async def _count(self, token: Token, type_: Type, scope: Scope) -> "Taken | NotSafe":
         if scope["method"] == "HEAD":  # a scanner's look before the reader's click: it must not use the token up
             self._meter.add(self._invalid[type_, METHOD])
-            return INVALID[METHOD], False
+            return Taken(INVALID[METHOD])
         key = (token.issuer, token.serial, type_)
         number = self._syncing.get(key)
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
-            return metrics.DUPLICATE, number is not None and not await self._wait(number, type_)
+            return Taken(metrics.DUPLICATE) if number is None or await self._wait(number, type_) else NotSafe()
         judge = self._judge.click if type_ is Type.CLICK else self._judge.beacon
         reason = judge(scope["headers"], scope["client"], time.monotonic())
         try:
             number = self._store(token, type_, reason)
         except JournalUnavailable as error:
             self._journal.failure = self._journal.failure or str(error)
-            if type_ is Type.CLICK:
-                self._meter.add(metrics.UNCOUNTED)
-            return None, type_ is not Type.CLICK
+            if type_ is not Type.CLICK:
+                return NotSafe()
+            self._meter.add(metrics.UNCOUNTED)
+            return Taken()
         self._syncing[key] = number
         try:
             safe = await self._wait(number, type_)
         finally:
             del self._syncing[key]
         if not safe:
-            return None, True
+            return NotSafe()
         self._seen.add(*key)
-        if reason == SUSPECT:
-            self._meter.add(self._suspect[type_])
-        elif reason:
+        if reason and reason != SUSPECT:
             self._meter.add(self._invalid[type_, reason])
-            return INVALID[reason], False
+            return Taken(INVALID[reason], number)
+        if reason:
+            self._meter.add(self._suspect[type_])
         self._meter.add(self._events[type_])
-        return None, False
+        return Taken(None, number)
 
     def _store(self, token: Token, type_: Type, reason: int) -> int:
         zone = self._live.current.document.site.time_zone
@@ -173,6 +200,19 @@ class Tracking:
         if not await self._journal.wait_synced(CLICK_WAIT_S):
             self._meter.add(self._degraded[type_])
         return True
+
+    async def _level(self, token: Token, type_: Type, number: int, began: float) -> Headers:
+        """Wait for level 3 where the advertiser asks for it; the header that says which level was reached."""
+        ad = self._live.find(token.ad)
+        if self._confirmer is None or ad is None or ad.creative.advertiser not in self._live.current.level_3:
+            return []
+        if self._journal.synced < number:  # a click that went on all the same
+            return [(b"x-count-level", b"1")]
+        left_s = began + (CLICK_WAIT_S if type_ is Type.CLICK else PATIENCE_S) - time.monotonic()
+        if left_s > 0 and await self._confirmer.confirmed(token.day, number, left_s):
+            return [(b"x-count-level", b"3")]
+        self._meter.add(self._degraded[type_])
+        return [(b"x-count-level", b"2")]
 
     async def _redirect(self, send: Send, token: Token | None, said: Headers) -> None:
         """To the creative's own destination, out of the catalog; to the site's home page when that is not known."""

@@ -690,6 +690,6 @@ def test_an_unreachable_store_is_an_answer_for_the_caller(tmp_path: Path) -> Non
     async def main() -> None:
         async with open_store(f"unix://{tmp_path}/none.sock") as store:
             with pytest.raises(StoreUnavailable):
-                await store.ping()
+                await store.ask("PING")
 
     asyncio.run(main())

@@ -483,7 +483,7 @@ def quickly(url: str, match: str, most_s: float = 1.6) -> None:
     """Every question ends in StoreUnavailable within about a second."""
 
     async def body(store: Store) -> None:
-        for work in (store.ping, store.check, lambda: store.apply(P, batch(0, event()))):
+        for work in (lambda: store.ask("PING"), store.check, lambda: store.apply(P, batch(0, event()))):
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=match):
                 await work()
@@ -512,7 +512,7 @@ def test_a_wrong_password_is_an_outage() -> None:
         quickly(f"unix://:wrong@{server.socket}", "refuses the password")
 
         async def body(store: Store) -> None:
-            await store.ping()
+            await store.ask("PING")
 
         with_url(f"unix://:right@{server.socket}", body)
 
