@@ -26,6 +26,7 @@ from adserver.answers import Receive, Responses, Scope, Send, problem_response
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
 from adserver.confirm import Confirmer
+from adserver.direct import Direct
 from adserver.errors import JournalUnavailable
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
@@ -76,6 +77,7 @@ class Worker:
         journal = _open_journal(settings)
         shipper = Shipper(journal, settings.journals, settings.store_url) if isinstance(journal, Journal) else None
         confirmer = Confirmer(shipper, settings.store_url) if shipper else None
+        direct = Direct(settings.store_url)
         await load_first(live, settings)
         answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
@@ -89,13 +91,14 @@ class Worker:
         self._delivery, self._articles, self._tracking = (
             delivery,
             articles,
-            Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer),
+            Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct),
         )
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(beat, settings.store_url, keys.fingerprint()),
             partial(follow_parent, parent=os.getppid()),
             listed.follow,
+            direct.run,
         ]
         if shipper and confirmer and isinstance(journal, Journal):
             loops += [shipper.run, confirmer.run, partial(_watch_journal, journal)]

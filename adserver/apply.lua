@@ -11,6 +11,9 @@
 local call, key, producer = redis.call, KEYS[1], ARGV[1]
 local from, to = tonumber(ARGV[2]), tonumber(ARGV[3])
 local fields, chunks = tonumber(ARGV[4]), tonumber(ARGV[5])
+-- What is counted without a journal has no numbers: its token bits alone keep it from counting twice, and its cursor
+-- is how many events were counted so.
+local nobody = '0000000000000000'
 
 local names = {'sealed', '@' .. producer}
 local directories, place = {}, {}
@@ -40,7 +43,7 @@ local values = call('HMGET', key, unpack(names))
 if values[1] then return {'sealed', 0, producer, to, 0} end
 local cursor = whole(values[2])
 if not cursor then return {'corrupt', 0, producer, to, 0} end
-if cursor ~= from then return {'mismatch', cursor, producer, to, 0} end
+if producer ~= nobody and cursor ~= from then return {'mismatch', cursor, producer, to, 0} end
 
 local count, fresh = {}, {}
 for i = 1, fields do
@@ -50,13 +53,14 @@ for i = 1, fields do
   if not values[2 + i] then fresh[#fresh + 1] = i end
 end
 
-local out, repeats = {'@' .. producer, ARGV[3]}, 0
+local out, events, repeats = {'@' .. producer, ARGV[3]}, 0, 0
 for i = 1, chunks do
   local bits = {string.byte(values[2 + fields + i] or string.rep('\0', 32), 1, 32)}
   if #bits ~= 32 then return {'corrupt', 0, producer, to, 0} end
   local entries, changed = ARGV[first_chunk + 2 * i], false
   for j = 1, #entries, 3 do
     local position, low, high = string.byte(entries, j, j + 2)
+    events = events + 1
     local at, mask = bit.rshift(position, 3) + 1, bit.lshift(1, bit.band(position, 7))
     if bit.band(bits[at], mask) == 0 then
       bits[at] = bit.bor(bits[at], mask)
@@ -86,5 +90,6 @@ for directory, text in pairs(added) do
   out[#out + 1] = directory
   out[#out + 1] = text
 end
+if producer == nobody then out[2] = string.format('%.0f', cursor + events - repeats) end
 call('HSET', key, unpack(out))
 return {'applied', to, producer, to, repeats}

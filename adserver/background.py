@@ -50,3 +50,11 @@ async def follow_parent(stopping: asyncio.Event, parent: int, every_s: float = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(every_s):
                 await stopping.wait()
+
+
+async def wait_for_any(timeout_s: float | None, *events: asyncio.Event) -> None:
+    """Wait until one of *events* is set, or *timeout_s* have gone by."""
+    sleeping = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(sleeping, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in sleeping:
+        task.cancel()

@@ -7,8 +7,9 @@ tells is what one round found: nothing is remembered from an earlier one, becaus
 import asyncio
 import logging
 
+from adserver.background import wait_for_any
 from adserver.errors import StoreRefused, StoreUnavailable
-from adserver.ship import Shipper, wait_for_any
+from adserver.ship import Shipper
 from adserver.store import Store, Unconfirmed, open_store
 
 log = logging.getLogger(__name__)

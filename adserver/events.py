@@ -8,7 +8,7 @@ NO_FILLS for an unfilled request and into INVALID for the rest, where 0 is a val
 their ends: journals outlive versions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from struct import Struct as Layout
 
@@ -82,6 +82,14 @@ def pack(
     return RECORD.pack(type_, reason, day, hour, issuer, serial, subject, at, seq & 0xFFFF)
 
 
+def stored(events: Iterable["Event"]) -> bytes:
+    """The events' records as a journal stores them, one after the other, without checksums."""
+    return b"".join(
+        pack(one.type, one.reason, one.day, one.hour, one.issuer, one.serial, one.subject, one.at, 0) + b"\0\0\0\0"
+        for one in events
+    )
+
+
 def unpack(record: bytes) -> tuple[Event, int]:
     """The event and the low 16 bits of its sequence number. Raises ValueError for a type this version does not know."""
     type_, reason, day, hour, issuer, serial, subject, at, low = RECORD.unpack(record)
@@ -128,7 +136,7 @@ class Block(msgspec.Struct, frozen=True):
         data = b"".join([self.data[place * STORED : (place + 1) * STORED] for place in places])
         return data, self.first + places[-1] if places else 0
 
-    def parts(self, most_token_events: int) -> "Iterator[Block]":
+    def parts(self, most_token_events: int) -> Iterator["Block"]:
         """The block cut so that no part holds more events that count once per token than this."""
         types = self.data[::STORED]
         begin = tokens = 0

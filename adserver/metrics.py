@@ -47,6 +47,9 @@ DEGRADED = Counter(
 REFUSED_EVENTS = Counter(
     "adserver_events_refused", "Events answered 503 because they could not be made safe in time.", registry=REGISTRY
 )
+DIRECT = Counter(
+    "adserver_events_direct", "Events counted straight in the store while the journal took none.", registry=REGISTRY
+)
 UNCOUNTED = Counter(
     "adserver_served_uncounted", "Snippets served while the journal took no records.", registry=REGISTRY
 )

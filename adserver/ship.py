@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from adserver import metrics
+from adserver.background import wait_for_any
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.events import Block
 from adserver.journal import Adopted, Journal, Reader, adopt_dead
@@ -285,14 +286,6 @@ class Shipper:
     def close(self) -> None:
         for one in self._adopted:
             one.close()
-
-
-async def wait_for_any(timeout_s: float | None, *events: asyncio.Event) -> None:
-    """Wait until one of *events* is set, or *timeout_s* have gone by."""
-    sleeping = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(sleeping, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in sleeping:
-        task.cancel()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -48,6 +48,9 @@ MARK_S = 172_800
 PRODUCERS = "as:producers"
 """Hash of producer (hex) to what it said of itself at boot."""
 
+NOBODY = bytes(8)
+"""The producer of what is counted without a journal; see apply.lua."""
+
 _ENTRY = Layout("<BH")
 _APPLY = files("adserver").joinpath("apply.lua").read_text()
 _APPLY_SHA = hashlib.sha1(_APPLY.encode(), usedforsecurity=False).hexdigest()
@@ -182,9 +185,7 @@ class Store:
         key = partition(batch.day)
         try:
             reply = await self._ask(self._redis.evalsha(_APPLY_SHA, 1, key, *arguments))
-        except (
-            _UnknownScript
-        ):  # the server is new, was restarted, or somebody flushed its scripts; EVAL leaves it there
+        except _UnknownScript:  # the server is new, was restarted, or its scripts were flushed; EVAL leaves it there
             reply = await self._ask(self._redis.eval(_APPLY, 1, key, *arguments))
         if not isinstance(reply, list) or reply[2:4] != [producer.hex().encode(), batch.end]:
             raise StoreUnavailable(f"the store answered {reply!r:.80}, which was not asked")
@@ -253,6 +254,18 @@ class Store:
         if not _is_whole(cursor):
             raise StoreRefused(f"{partition(day)} holds a cursor that is not a number: {cursor!r:.40}")
         return int(cursor or 0)
+
+    async def syncs_every_write(self) -> bool:
+        """Whether what the store has answered for is on the disk of its primary, or of each of them on a cluster."""
+        servers = [self._redis]
+        if isinstance(self._redis, _Cluster):
+            await self._ask(self._redis.initialize())
+            servers = [self._other(node.host, int(node.port)) for node in self._redis.get_primaries()]
+        for server in servers:
+            info = await self._ask(server.info())
+            if not info.get("aof_enabled") or await self._ask(_appendfsync(server)) != b"always":
+                return False
+        return True
 
     async def why_unconfirmed(self) -> str | None:
         """Why no replica can confirm what is counted, in words for ops. Raises StoreUnavailable or StoreRefused."""

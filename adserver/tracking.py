@@ -16,8 +16,9 @@ from adserver.answers import HTML, NO_STORE, NOSNIFF, Headers, Receive, Response
 from adserver.catalog import Ad
 from adserver.confirm import Confirmer
 from adserver.days import Days
+from adserver.direct import Direct
 from adserver.errors import BadToken, JournalUnavailable
-from adserver.events import INVALID, TOKEN_BIT, Type
+from adserver.events import INVALID, TOKEN_BIT, Event, Type
 from adserver.invalid import METHOD, SUSPECT, Judge
 from adserver.journal import PATIENCE_S, Ledger
 from adserver.metrics import Meter
@@ -74,6 +75,7 @@ class Tracking:
         seen: Seen,
         judge: Judge,
         confirmer: Confirmer | None = None,
+        direct: Direct | None = None,
     ) -> None:
         self._live = live
         self._journal = journal
@@ -83,6 +85,7 @@ class Tracking:
         self._seen = seen
         self._judge = judge
         self._confirmer = confirmer
+        self._direct = direct
         self._syncing: dict[tuple[bytes, int, Type], int] = {}
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
@@ -161,18 +164,32 @@ class Tracking:
             number = self._store(token, type_, reason)
         except JournalUnavailable as error:
             self._journal.failure = self._journal.failure or str(error)
-            if type_ is not Type.CLICK:
-                return NotSafe()
-            self._meter.add(metrics.UNCOUNTED)
-            return Taken()
+            return await self._count_without_journal(token, type_, reason)
         self._syncing[key] = number
         try:
             safe = await self._wait(number, type_)
         finally:
             del self._syncing[key]
-        if not safe:
+        return self._taken(token, type_, reason, number) if safe else NotSafe()
+
+    async def _count_without_journal(self, token: Token, type_: Type, reason: int) -> "Taken | NotSafe":
+        ad = self._live.find(token.ad)
+        hour = self._days.hour_of(token.day, token.issued)
+        event = Event(
+            type_, reason, token.day, hour, token.issuer, token.serial, token.ad.ljust(8, b"\0"), int(time.time())
+        )
+        patience_s = CLICK_WAIT_S if type_ is Type.CLICK else PATIENCE_S
+        if self._direct is not None and await self._direct.count(event, ad.name if ad else "", patience_s):
+            self._meter.add(metrics.DIRECT)
+            return self._taken(token, type_, reason, None)
+        if type_ is not Type.CLICK:
             return NotSafe()
-        self._seen.add(*key)
+        self._meter.add(metrics.UNCOUNTED)
+        return Taken()
+
+    def _taken(self, token: Token, type_: Type, reason: int, number: int | None) -> Taken:
+        """The event is safe: remember it, and say where it is counted."""
+        self._seen.add(token.issuer, token.serial, type_)
         if reason and reason != SUSPECT:
             self._meter.add(self._invalid[type_, reason])
             return Taken(INVALID[reason], number)
