@@ -182,9 +182,7 @@ class Store:
         key = partition(batch.day)
         try:
             reply = await self._ask(self._redis.evalsha(_APPLY_SHA, 1, key, *arguments))
-        except (
-            _UnknownScript
-        ):  # the server is new, was restarted, or somebody flushed its scripts; EVAL leaves it there
+        except _UnknownScript:  # a new server, or one that was restarted or flushed; EVAL leaves the script there
             reply = await self._ask(self._redis.eval(_APPLY, 1, key, *arguments))
         if not isinstance(reply, list) or reply[2:4] != [producer.hex().encode(), batch.end]:
             raise StoreUnavailable(f"the store answered {reply!r:.80}, which was not asked")
