@@ -117,8 +117,9 @@ def test_a_worker_does_not_outlive_its_supervisor() -> None:
     When the parent is killed the child notices and ends itself.
     """
     child = "import asyncio, os; from adserver.background import follow_parent\n"
+    child += "parent = os.getppid()\n"  # before it says anything: then its parent is killed
     child += "print(os.getpid(), flush=True)\n"
-    child += "asyncio.run(follow_parent(asyncio.Event(), os.getppid(), 0.02))"
+    child += "asyncio.run(follow_parent(asyncio.Event(), parent, 0.02))"
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     process = subprocess.Popen(
         [sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
