@@ -23,9 +23,12 @@ from adserver import http_limits, logs, metrics
 from adserver.address_file import AddressFile
 from adserver.answering import Answering
 from adserver.answers import Receive, Responses, Scope, Send, problem_response
+from adserver.archive import open_book
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
+from adserver.closing import Closer
 from adserver.confirm import Confirmer
+from adserver.days import Days
 from adserver.direct import Direct
 from adserver.errors import JournalUnavailable
 from adserver.health import Health
@@ -75,7 +78,10 @@ class Worker:
         metrics.RESPONSES.labels("other", "304")  # what only files are answered with
         keys = read_keys(settings)
         journal = _open_journal(settings)
-        shipper = Shipper(journal, settings.journals, settings.store_url) if isinstance(journal, Journal) else None
+        book = open_book(settings.archive_url, settings.data)
+        shipper: Shipper | None = None
+        if isinstance(journal, Journal):
+            shipper = Shipper(journal, settings.journals, settings.store_url, book, settings.rules)
         confirmer = Confirmer(shipper, settings.store_url) if shipper else None
         direct = Direct(settings.store_url)
         await load_first(live, settings)
@@ -85,7 +91,7 @@ class Worker:
         listed = _address_file(settings)
         await listed.look()
         judge = Judge(settings.staff, listed, settings.rate_per_minute)
-        health = Health(settings, live, journal, shipper, keys.fingerprint(), self._meter, listed)
+        health = Health(settings, live, journal, shipper, book, keys.fingerprint(), self._meter, listed)
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site))
         self._delivery, self._articles, self._tracking = (
@@ -101,7 +107,9 @@ class Worker:
             direct.run,
         ]
         if shipper and confirmer and isinstance(journal, Journal):
-            loops += [shipper.run, confirmer.run, partial(_watch_journal, journal)]
+            zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
+            closer = Closer(shipper, settings.journals, settings.store_url, book, zone, settings.rules)
+            loops += [shipper.run, confirmer.run, closer.run, partial(_watch_journal, journal)]
         else:
             loops.append(partial(_leave_when_writable, settings))
         try:

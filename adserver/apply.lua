@@ -1,7 +1,8 @@
 -- Counts one batch of one producer's records in one partition, whole or not at all.
 --
 -- KEYS[1]  the partition: one hash that holds counts, cursors and token bits together, so that whatever the
---          server forgets (kill, failover, restore), it forgets consistently.
+--          server forgets (kill, failover, restore), it forgets consistently. With ':late' at its end it is the
+--          partition of what came after its day was closed.
 -- ARGV     producer, from, to, number of fields, number of chunks, then field and increment pairs, then chunk and
 --          entries pairs. An entry is 3 bytes: token in chunk * 4 + event, and the index of its field (u16, from 1).
 -- Returns  {status, cursor, producer, to, repeats}: status is applied, mismatch, sealed or corrupt.
@@ -39,8 +40,11 @@ local function whole(value)
   return #value <= 15 and string.match(value, '^%d+$') and tonumber(value)
 end
 
+-- A day takes nothing once it is sealed; its late partition takes nothing before it is open.
+local late = string.sub(key, -5) == ':late'
+if late then names[1] = 'open' end
 local values = call('HMGET', key, unpack(names))
-if values[1] then return {'sealed', 0, producer, to, 0} end
+if (not values[1]) == late then return {'sealed', 0, producer, to, 0} end
 local cursor = whole(values[2])
 if not cursor then return {'corrupt', 0, producer, to, 0} end
 if producer ~= nobody and cursor ~= from then return {'mismatch', cursor, producer, to, 0} end

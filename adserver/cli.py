@@ -1,4 +1,4 @@
-"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`.
+"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`.
 
 Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 something it needs is away.
 """
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 
 from adserver import __version__
-from adserver.errors import AdserverError, ConfigError, Conflict, StoreRefused, StoreUnavailable
+from adserver.errors import AdserverError, ConfigError, Conflict, JournalUnavailable, StoreRefused, StoreUnavailable
 from adserver.settings import PREFIX, BadSetting, Settings, descriptions, read_settings, unknown_variables
 
 DONE, INPUT_AT_FAULT, USAGE, AWAY = 0, 1, 2, 3
@@ -64,8 +64,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
+    from adserver.archive import open_book
     from adserver.supervisor import serve
 
+    open_book(settings.archive_url, settings.data)  # says what is wrong with it before a worker does
     serve(settings)
     return DONE
 
@@ -136,6 +138,7 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _report(settings: Settings, options: argparse.Namespace) -> int:
+    from adserver.archive import open_book
     from adserver.reporting import BadRange, parse_request, read_report
     from adserver.store import open_store
 
@@ -144,11 +147,15 @@ def _report(settings: Settings, options: argparse.Namespace) -> int:
 
         async def read() -> Any:
             async with open_store(settings.store_url) as store:
-                return await read_report(store, settings.journals, request, _REPORT_PATIENCE_S)
+                book = open_book(settings.archive_url, settings.data)
+                return await read_report(store, book, settings.journals, request, _REPORT_PATIENCE_S)
 
         found = asyncio.run(read())
     except BadRange as error:
         return _say(error, INPUT_AT_FAULT)
+    if options.csv:
+        for sentence in _late(found):
+            print(sentence, end="", file=sys.stderr)
     if found.waiting:
         print(f"warning: {found.waiting} journals hold events that are not counted yet", file=sys.stderr)
     if options.json:
@@ -203,8 +210,137 @@ def _as_table(found: Any) -> str:
     lines.insert(1, "  ".join("-" * width for width in widths))
     period = f"{found.first} to {found.last}" if found.first != found.last else str(found.first)
     return (
-        f"Delivery by {found.by}, {period}, {found.zone} time\n\n" + "\n".join(line.rstrip() for line in lines) + "\n"
+        f"Delivery by {found.by}, {period}, {found.zone} time\n\n"
+        + "\n".join(line.rstrip() for line in lines)
+        + "\n"
+        + "".join(f"\n{sentence}" for sentence in _late(found))
     )
+
+
+def _late(found: Any) -> list[str]:
+    """A line for each closed day that events came for afterwards."""
+    from adserver.report import FIGURES
+
+    sentences = []
+    for row in found.late:
+        figures = [f"{getattr(row, figure):,} {figure}" for figure in FIGURES if getattr(row, figure)]
+        figures += [f"{n:,} invalid:{reason}" for reason, n in sorted(row.invalid.items()) if n]
+        if figures:
+            sentences.append(f"late, after {row.name} was closed, not in the figures: {', '.join(figures)}\n")
+    return sentences
+
+
+def _journal_status(settings: Settings, options: argparse.Namespace) -> int:
+    from adserver.archive import open_book
+    from adserver.days import Days
+    from adserver.reconcile import read_status
+    from adserver.store import open_store
+
+    async def read() -> Any:
+        book = open_book(settings.archive_url, settings.data)
+        async with open_store(settings.store_url) as store:
+            try:
+                await store.check()
+            except (StoreUnavailable, StoreRefused) as error:
+                print(f"warning: {error}", file=sys.stderr)
+                return await read_status(None, book, settings.journals)
+            return await read_status(store, book, settings.journals)
+
+    found = _reading(read)
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        return DONE
+    titles = ["producer", "state", "records", "counted", "bytes", "set aside", "days"]
+    rows = []
+    for one in found:
+        on = [Days.date(day).isoformat() for day in one.days]
+        days = " to ".join(dict.fromkeys([on[0], on[-1]])) if on else "-"
+        rows.append([one.producer, one.state, one.records, one.counted, one.bytes, one.set_aside, days])
+    sys.stdout.write(_columns(titles, rows))
+    return DONE
+
+
+def _journal_reconcile(settings: Settings, options: argparse.Namespace) -> int:
+    from adserver.archive import open_book
+    from adserver.days import Days
+    from adserver.reconcile import reconcile
+    from adserver.reporting import settle
+    from adserver.store import open_store
+
+    async def read() -> Any:
+        async with open_store(settings.store_url) as store:
+            await settle(store, settings.journals, _REPORT_PATIENCE_S)
+            return await reconcile(store, open_book(settings.archive_url, settings.data), settings.journals)
+
+    found = _reading(read)
+    if options.json:
+        sys.stdout.write(msgspec.json.encode({"equal": found.equal, **msgspec.to_builtins(found)}).decode() + "\n")
+    else:
+        rows = [
+            [Days.date(one.day).isoformat(), one.producer, one.journal, one.store, one.archive, one.trouble or "equal"]
+            for one in found.lines
+        ]
+        sys.stdout.write(_columns(["day", "producer", "journal", "store", "archive", ""], rows))
+        for one in found.differences:
+            print(f"{Days.date(one.day)} {one.field}: {one.n:,} in the {one.here}, {one.m:,} in the {one.there}")
+        print("Equal." if found.equal else "Something is away." if found.away else "Different.")
+    return DONE if found.equal else AWAY if found.away else INPUT_AT_FAULT
+
+
+def _journal_salvage(_: Settings, options: argparse.Namespace) -> int:
+    from adserver.journal import apply_salvage, read_salvage, set_aside
+
+    path = Path(options.path)
+    directory = path if path.is_dir() else path.parent
+    try:
+        if not set_aside(directory):
+            print(f"{directory} holds no *.corrupt or *.quarantined segment; nothing is to be salvaged.")
+            return INPUT_AT_FAULT
+        found = read_salvage(directory)
+        print(f"{directory}: {found.records:,} valid records in segments set aside, {found.missing:,} missing.")
+        for first, last in found.holes:
+            print(f"missing: record {first:,}" if first == last else f"missing: records {first:,} to {last:,}")
+        if not options.apply:
+            print("Nothing was changed; --apply puts them back, and what was counted before is not counted again.")
+            return DONE
+        apply_salvage(directory, found)
+    except ValueError:
+        print(
+            f"{directory} is no journal: expected a directory named by 16 hex digits, or a file in it", file=sys.stderr
+        )
+        return INPUT_AT_FAULT
+    except OSError as error:
+        print(f"{path}: {error.strerror or error}", file=sys.stderr)
+        return AWAY
+    print("They are back in the journal. A running service counts them within a minute, another when it starts.")
+    return DONE
+
+
+def _reading(read: Callable[[], Any]) -> Any:
+    try:
+        return asyncio.run(read())
+    except OSError as error:
+        raise JournalUnavailable(f"the journals cannot be read: {error}") from error
+
+
+def _columns(titles: list[str], rows: list[list[Any]]) -> str:
+    """A table: numbers to the right, `-` for what is not known."""
+    shown = [
+        ["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows
+    ]
+    widths = [max(len(line[n]) for line in [titles, *shown]) for n in range(len(titles))]
+    numeric = [
+        bool(rows) and all(cell is None or isinstance(cell, int) for cell in column)
+        for column in zip(*rows, strict=True)
+    ]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, numeric or [False] * len(titles), strict=True)
+        )
+        for line in [titles, ["-" * width for width in widths], *shown]
+    ]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 # The parser
@@ -246,7 +382,51 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
     _add_store(report)
+    _add_journal(commands)
     return parser
+
+
+_STATUS = """
+state      live: its writer is alive; adopted: its writer is gone, and another worker has taken it over (told within
+           a minute); dead: nobody ships it now; held: one of the first two, the store being away
+records    the number of its last valid record
+counted    how far the store or the archive has it, - when the store is away
+set aside  segments that wait for 'journal salvage'
+"""
+_RECONCILE = """
+Reads every journal of the data directory and adds it up anew, then compares per producer and day: the journal's last
+record, the store's cursor, the archive's cursor, and every figure of every day. Changes nothing. Run it where all the
+journals are; give it a quiet moment or a day that is over, for what arrives meanwhile is not counted yet.
+
+Exit codes: 0 equal, 1 different, 3 something needed to tell is away.
+"""
+_SALVAGE = """
+A segment is set aside as *.corrupt when a record in it is damaged and others follow, and as *.quarantined when it
+turned up after weeks. PATH is the journal's directory, or such a file in it. Without --apply it only tells what is
+there. With it, the valid records go back into the journal under their own numbers and the shippers pass over the hole,
+so that each is counted once, whatever was counted before. What belongs to a closed day is counted as late.
+"""
+
+
+def _add_journal(commands: Any) -> None:
+    journal = commands.add_parser(
+        "journal", help="look after the journals: status, reconcile, salvage", description="Look after the journals."
+    )
+    actions = journal.add_subparsers(required=True, metavar="ACTION")
+    status = _add(actions, "status", _journal_status, "list the journals here and how far each is counted")
+    reconcile = _add(actions, "reconcile", _journal_reconcile, "prove that journals, store and archive agree")
+    salvage = _add(actions, "salvage", _journal_salvage, "read what lies behind a hole, or in a segment too old")
+    for parser, text in ((status, _STATUS), (reconcile, _RECONCILE), (salvage, _SALVAGE)):
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = text
+    for parser in (status, reconcile):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument(
+            "--archive-url", help="the archive, where it is not in the data directory (ADSERVER_ARCHIVE_URL)"
+        )
+        _add_store(parser)
+    salvage.add_argument("path", metavar="PATH", help="a journal's directory, or a segment set aside in it")
+    salvage.add_argument("--apply", action="store_true", help="put the records back, to be counted once")
 
 
 def _add(commands: Any, name: str, run: Callable[[Settings, argparse.Namespace], int], about: str) -> Any:

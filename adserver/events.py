@@ -117,6 +117,10 @@ class Block(msgspec.Struct, frozen=True):
         skip = number + 1 - self.first
         return Block(number + 1, self.data[skip * STORED :]) if skip > 0 else self
 
+    def upto(self, number: int) -> "Block":
+        """The records numbered at most *number*."""
+        return Block(self.first, self.data[: max(0, number + 1 - self.first) * STORED])
+
     def known(self) -> "Block":
         """The records up to the first of a type this version does not know."""
         types = self.data[::STORED]

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from adserver import metrics
 from adserver.address_file import AddressFile
 from adserver.answers import problem_response
+from adserver.archive import ArchiveUnavailable, Book
+from adserver.closing import alarms
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.journal import Ledger
 from adserver.neighbours import look
@@ -31,6 +33,7 @@ class Health(Struct):
     live: LiveCatalog
     journal: Ledger
     shipper: Shipper | None
+    book: Book
     fingerprint: str
     meter: metrics.Meter
     listed: AddressFile
@@ -62,7 +65,7 @@ class Health(Struct):
         try:
             async with open_store(self.settings.store_url) as store:
                 health = await store.check()
-                sentences = [*health.warnings, *await look(store, self.fingerprint, time.time())]
+                sentences = [*health.warnings, *await look(store, self.fingerprint, time.time()), *await alarms(store)]
                 if self.live.current.level_3 and (why := await store.why_unconfirmed()):
                     sentences.append(f"advertisers that ask for count_level 3 get level 2: {why}")
                 return sentences
@@ -83,9 +86,9 @@ class Health(Struct):
         try:
             wanted = parse_request(asked.get("from"), asked.get("to"), asked.get("by", "slot"))
             async with open_store(self.settings.store_url) as store:
-                found = await read_report(store, Path(self.settings.journals), wanted, _REPORT_PATIENCE_S)
+                found = await read_report(store, self.book, Path(self.settings.journals), wanted, _REPORT_PATIENCE_S)
         except BadRange as error:
             return problem_response(400, str(error))
-        except (StoreUnavailable, StoreRefused) as error:
+        except (StoreUnavailable, StoreRefused, ArchiveUnavailable) as error:
             return problem_response(503, f"{error}. The events are safe in the journals; ask again later.")
         return JSONResponse(found.as_dict(), headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})

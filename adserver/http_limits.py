@@ -419,6 +419,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             lines.append(body)
         self.transport.write(b"".join(lines))
 
+    def finish(self) -> None:
+        """End the connection behind its last answer; a peer that was refused may still be sending."""
+        if self._refused:
+            self._close()
+        else:
+            self.transport.close()
+
     def _close(self) -> None:
         self._refused = True
         self.flow.resume_reading()

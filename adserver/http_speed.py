@@ -68,7 +68,7 @@ class JoinedAnswer(RequestResponseCycle):
         self.transport.write(b"".join(lines))
         self.message_event.set()
         if not self.keep_alive:
-            self.transport.close()
+            self.on_response.__self__.finish()  # type: ignore[attr-defined]  # the protocol's bound method
         self.on_response()
 
 

@@ -27,16 +27,19 @@ import stat
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct as Layout
 from typing import ClassVar, TypeVar
 
+from msgspec import Struct, structs
+
 from adserver import events
 from adserver.errors import JournalUnavailable
 from adserver.events import Block
+from adserver.retention import Held
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,11 @@ _ZEROS = b"\0" * 65536
 _RETRY_S = 1.0
 _HUNG_S = 1.0
 _SEGMENT = re.compile(r"([0-9]{20})\.seg", re.ASCII)
+_HOLE = re.compile(r"([0-9]{20})-([0-9]{20})\.hole", re.ASCII)
+_AT = slice(22, 26)  # a record's instant
+CORRUPT, QUARANTINED, SALVAGED = ".corrupt", ".quarantined", ".salvaged"
+"""What a segment's name ends in that is kept for a person: with a hole in it, too old to be counted, dealt with."""
+_GONE = ".gone"
 _PRODUCER = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
@@ -542,15 +550,16 @@ class Reader:
     def read_block(self, after: int, last: int | None, limit: int) -> Block:
         """Up to *limit* valid records numbered above *after* and at most *last*, in order.
 
-        It ends before a record that is damaged or missing; only what lies before the first segment may be gone.
+        It ends before a record that is damaged or missing. What lies before the first segment may be gone, and what a
+        salvage has written down as a hole is passed over.
         Segments are listed anew each time: one that supersedes others may have appeared. Raises OSError.
         """
         if last is not None and last <= after:
             return Block(after + 1, b"")
-        starts = sorted(_starts(self.directory))
-        begin = number = max(after + 1, starts[0] if starts else 1)
+        starts = self.starts()
+        begin = number = _behind_holes(self.directory, max(after + 1, starts[0] if starts else 1))
         found: list[bytes] = []
-        for first, following in zip(starts, [*starts[1:], 1 << 62], strict=True):
+        for first, following in _spans(starts):
             end = following - 1 if last is None else min(last, following - 1)
             if end < number:
                 continue
@@ -564,6 +573,14 @@ class Reader:
             if number <= end:
                 break
         return Block(begin, found[0] if len(found) == 1 else b"".join(found))
+
+    def starts(self) -> list[int]:
+        """The numbers that its segments begin with."""
+        return sorted(_starts(self.directory))
+
+    def follows(self, number: int) -> int:
+        """The number that comes after *number*, holes written down by a salvage passed over."""
+        return _behind_holes(self.directory, number + 1)
 
     def _pread(self, first: int, begin: int, count: int) -> bytes:
         fd = os.open(self.directory / f"{first:020}.seg", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -579,7 +596,7 @@ class Reader:
 
         Looks closely at the last two segments: earlier ones were synced whole, and are checked when they are shipped.
         """
-        used = [first for first in sorted(_starts(self.directory)) if self._record(first, 0)]
+        used = [first for first in self.starts() if self._record(first, 0)]
         last = used[-2:][0] - 1 if used else 0
         while block := self.read_block(last, None, 8192):
             last = block.last
@@ -587,18 +604,27 @@ class Reader:
 
     def tip(self) -> tuple[int, bytes] | None:
         """The last valid record and its number, found by halving instead of reading all; None for an empty journal."""
-        for first in sorted(_starts(self.directory), reverse=True):
-            size = (self.directory / f"{first:020}.seg").lstat().st_size
-            low, high = 0, max(0, (size - HEADER) // RECORD)
-            while low < high:  # `low` records are valid, the one at `high` is not
-                middle = (low + high) // 2
-                if self._record(first, middle):
-                    low = middle + 1
-                else:
-                    high = middle
-            if low and (record := self._record(first, low - 1)):
-                return first + low - 1, record
+        for first in reversed(self.starts()):
+            if found := self._tip_of(first):
+                return found
         return None
+
+    def _tip_of(self, first: int) -> tuple[int, bytes] | None:
+        size = (self.directory / f"{first:020}.seg").lstat().st_size
+        low, high = 0, max(0, (size - HEADER) // RECORD)
+        while low < high:  # `low` records are valid, the one at `high` is not
+            middle = (low + high) // 2
+            if self._record(first, middle):
+                low = middle + 1
+            else:
+                high = middle
+        record = self._record(first, low - 1) if low else None
+        return (first + low - 1, record) if record else None
+
+    def newest(self, first: int) -> float:
+        """When the last record of the segment that begins with *first* was stored, Unix seconds; 0 for an empty one."""
+        found = self._tip_of(first)
+        return float(int.from_bytes(found[1][_AT], "little")) if found else 0.0
 
     def _record(self, first: int, place: int) -> bytes | None:
         found = _valid(self._pread(first, first + place, 1), first + place, self._seed)
@@ -626,6 +652,24 @@ def _starts(directory: Path) -> Iterator[int]:
             yield int(match[1])
 
 
+def _spans(starts: list[int]) -> Iterator[tuple[int, int]]:
+    """Each segment's first number, and the first of the one behind it."""
+    return itertools.pairwise([*starts, 1 << 62])
+
+
+def _holes(directory: Path) -> Iterator[tuple[int, int]]:
+    for path in directory.iterdir():
+        if match := _HOLE.fullmatch(path.name):
+            yield int(match[1]), int(match[2])
+
+
+def _behind_holes(directory: Path, number: int) -> int:
+    for first, last in sorted(_holes(directory)):
+        if first <= number <= last:
+            number = last + 1
+    return number
+
+
 def _is_header(header: bytes, first: int, producer: bytes) -> bool:
     if len(header) < HEADER or _CRC.unpack(header[-4:])[0] != zlib.crc32(header[:-4]):
         return False
@@ -643,24 +687,95 @@ def _valid(data: bytes, begin: int, seed: int) -> bytes:
     return whole
 
 
-class Adopted:
-    """A dead producer's journal, locked by us and cut to its valid records; nobody appends to it again."""
+class Contents:
+    """Which days the segments of one journal hold; reads each record once."""
 
-    def __init__(self, directory: Path, lock: int) -> None:
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._position = 0
+        self._held: dict[int, Held] = {}
+
+    def read(self) -> list[Held]:
+        """Its segments, oldest first, as they are now. Does I/O; raises OSError."""
+        starts = self._reader.starts()
+        if any(first <= self._position and first not in self._held for first in starts):
+            self._position, self._held = 0, {}  # a segment appeared that replaces records seen before
+        self._held = {first: self._held.get(first, Held(first, first - 1, {}, 0.0, whole=False)) for first in starts}
+        for first, following in _spans(starts):
+            while self._position < following - 1:
+                block = self._reader.read_block(max(self._position, first - 1), following - 1, 8192)
+                if not block or block.first >= following:
+                    break
+                before = self._held[first]
+                ends = {**before.ends, **{day: block.of(day)[1] for day in block.days()}}
+                self._held[first] = Held(first, block.last, ends, self._reader.newest(first), whole=False)
+                self._position = block.last
+        return [
+            structs.replace(one, whole=self._reader.follows(one.last) >= following)
+            for one, following in zip(
+                self._held.values(), [*starts[1:], self._position + 1][: len(starts)], strict=True
+            )
+        ]
+
+    def last(self) -> int:
+        """The last record seen."""
+        return self._position
+
+
+class Adopted:
+    """A dead producer's journal, locked by us and cut to its valid records; nobody appends to it again.
+
+    Its oldest segments are set aside where their newest record is from before *too_old* (Unix seconds): what turns up
+    after weeks is counted only if a person says so. *corrupt* and *quarantined* say how many segments were set aside.
+    """
+
+    def __init__(self, directory: Path, lock: int, too_old: float = 0.0) -> None:
         self._lock = lock
         self.reader = Reader(directory)
         self.producer = self.reader.producer
+        self.corrupt = 0
+        self._salvaged = _salvaged(directory)
+        self.quarantined = self._quarantine(too_old)
         self.last = self.reader.last()
         self.names = self.reader.names()
-        starts = sorted(_starts(directory))
-        for first, following in zip(starts, [*starts[1:], 1 << 62], strict=True):
-            self._cut_and_sync(first, following)
+        self._cut()
         for spare in directory.glob("*.spare"):
             spare.unlink()
         _sync_directory(directory)
 
     def __repr__(self) -> str:
         return f"<Adopted {self.producer.hex()} with {self.last:,} records>"
+
+    def _quarantine(self, too_old: float) -> int:
+        directory, n = self.reader.directory, 0
+        if self._salvaged:
+            return 0
+        for first in self.reader.starts():
+            if not 0 < self.reader.newest(first) < too_old:
+                break
+            path = directory / f"{first:020}.seg"
+            path.replace(path.with_suffix(QUARANTINED))
+            log.error("%s is too old to be counted by itself; see adserver journal salvage", path)
+            n += 1
+        return n
+
+    def refresh(self) -> None:
+        """See what a salvage has put back since. Raises OSError."""
+        if (salvaged := _salvaged(self.reader.directory)) != self._salvaged:
+            self.last, self._salvaged = self.reader.last(), salvaged
+
+    def cut_at_hole(self, position: int) -> bool:
+        """Set aside what lies behind a damaged record, if the one after *position* is. Raises OSError."""
+        if position >= self.last or self.reader.read_block(position, self.last, 1):
+            return False
+        self.last = position
+        self._cut()
+        return True
+
+    def _cut(self) -> None:
+        starts = self.reader.starts()
+        for first, following in _spans(starts):
+            self._cut_and_sync(first, following)
 
     def _cut_and_sync(self, first: int, following: int) -> None:
         """Take off a torn tail and unused room, and sync: what power could still take away must never be shipped.
@@ -674,9 +789,13 @@ class Adopted:
             size = os.fstat(fd).st_size
             if size > HEADER + keep * RECORD:
                 if _has_records(fd, first + keep, keep, min(following - first, size // RECORD), self.producer):
-                    kept = path.with_suffix(".damaged")
-                    _copy(path, kept)
+                    kept = path.with_suffix(CORRUPT)
+                    self.corrupt += 1
                     log.error("%s holds records behind a damaged one; they are kept in %s, not counted", path, kept)
+                    if keep == 0 and first > 1:
+                        path.replace(kept)
+                        return
+                    _copy(path, kept)
                 os.ftruncate(fd, HEADER + keep * RECORD)
             os.fsync(fd)
         finally:
@@ -705,10 +824,14 @@ def _copy(path: Path, to: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    _sync_directory(to.parent)
 
 
-def adopt_dead(root: Path, known: set[bytes]) -> tuple[list[Adopted], list[str]]:
-    """Adopt every journal under *root* whose writer is gone, except the *known* producers'; says what was refused."""
+def adopt_dead(root: Path, known: set[bytes], too_old: float = 0.0) -> tuple[list[Adopted], list[str]]:
+    """Adopt every journal under *root* whose writer is gone, except the *known* producers'; says what was refused.
+
+    Segments with nothing newer than *too_old* (Unix seconds) are set aside.
+    """
     adopted: list[Adopted] = []
     refused: list[str] = []
     for directory in sorted(root.iterdir()):
@@ -719,12 +842,140 @@ def adopt_dead(root: Path, known: set[bytes]) -> tuple[list[Adopted], list[str]]
             _check_ours(directory)
             lock = _lock(directory)
             if lock is not None:
-                adopted.append(Adopted(directory, lock))
+                adopted.append(Adopted(directory, lock, too_old))
         except (OSError, JournalUnavailable) as error:
             if lock is not None:
                 os.close(lock)
             refused.append(f"{directory} cannot be adopted: {error}")
     return adopted, refused
+
+
+# Deleting and salvaging
+
+
+def delete_segment(directory: Path, first: int) -> None:
+    """Raises OSError."""
+    (directory / f"{first:020}.seg").unlink(missing_ok=True)
+
+
+def set_aside(directory: Path) -> list[Path]:
+    """The segments in *directory* that wait for a person."""
+    return sorted([*directory.glob(f"*{CORRUPT}"), *directory.glob(f"*{QUARANTINED}")])
+
+
+def delete_journal(directory: Path) -> None:
+    """Remove a dead journal whole, while its lock is held: nobody sees half of it. Raises OSError."""
+    gone = directory.with_name(directory.name + _GONE)
+    directory.rename(gone)
+    _sync_directory(directory.parent)
+    shutil.rmtree(gone, ignore_errors=True)  # what is left, somebody sweeps up
+
+
+def _salvaged(directory: Path) -> set[str]:
+    return {path.name for path in directory.glob(f"*{SALVAGED}")}
+
+
+def delete_leftovers(root: Path) -> None:
+    """Remove what an interrupted `delete_journal` has left."""
+    for gone in root.glob(f"*{_GONE}"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+class Salvage(Struct, frozen=True):
+    """What lies in set-aside segments: *runs* of valid records (first number and their bytes), and the *holes*."""
+
+    runs: list[Block]
+    holes: list[tuple[int, int]]
+
+    @property
+    def records(self) -> int:
+        return sum(map(len, self.runs))
+
+    @property
+    def missing(self) -> int:
+        return sum(last - first + 1 for first, last in self.holes)
+
+
+def read_salvage(directory: Path) -> Salvage:
+    """Every valid record of the set-aside segments of the journal in *directory*. Raises OSError."""
+    reader = Reader(directory)
+    found: dict[int, bytes] = {}
+    for path in set_aside(directory):
+        data, first = path.read_bytes(), int(path.stem)
+        for place in range((len(data) - HEADER) // RECORD):
+            record = data[HEADER + place * RECORD : HEADER + (place + 1) * RECORD]
+            if record.strip(b"\0") and _valid(record, first + place, reader._seed):
+                found[first + place] = record
+    numbers = sorted(found)
+    firsts = [number for number in numbers if number - 1 not in found]
+    lasts = [number for number in numbers if number + 1 not in found]
+    runs = [
+        Block(first, b"".join(found[number] for number in range(first, last + 1)))
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+    edges = [(run.first, run.last) for run in runs]
+    holes = [(last + 1, first - 1) for (_, last), (first, _) in itertools.pairwise(edges)]
+    return Salvage(runs, [(first, last) for first, last in holes if first <= last])
+
+
+def apply_salvage(directory: Path, found: Salvage) -> None:
+    """Put the records back under their own numbers, so that they are shipped, sealed and kept like any others.
+
+    A repeat changes nothing: a number that was counted stays counted. The segments read become `.salvaged`.
+    Raises OSError.
+    """
+    producer = bytes.fromhex(directory.name)
+    for first, last in found.holes:  # first the way over them: without segments behind it leads nowhere
+        _write_synced(directory / f"{first:020}-{last:020}.hole", b"")
+    for run in found.runs:
+        header = _HEADER.pack(_MAGIC, 1, RECORD, run.first, time.time_ns() // 1000, producer)
+        _write_synced(directory / f"{run.first:020}.seg", header + _CRC.pack(zlib.crc32(header)) + run.data)
+    for path in set_aside(directory):
+        path.replace(path.with_suffix(SALVAGED))
+    _sync_directory(directory)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+# What else lies on a journals' volume
+
+
+def volume(root: Path) -> str:
+    """The name of the volume that the journals under *root* are on; made up at the first call."""
+    path = root / "volume"
+    with suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(secrets.token_hex(8).encode())
+    return path.read_text("ascii") or "unknown"
+
+
+def read_closed(root: Path) -> dict[int, str]:
+    """The days closed for good, and the digest of each one's page in the archive."""
+    try:
+        lines = (root / "closed").read_text("ascii", "replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    found = (line.split() for line in lines)
+    return {int(words[0]): words[1] for words in found if len(words) == 2 and words[0].isdigit()}
+
+
+def list_closed(root: Path, digests: Mapping[int, str]) -> None:
+    """Note on the journals' volume which days are closed, whatever the store forgets. Raises OSError."""
+    found = read_closed(root)
+    if not digests.keys() <= found.keys():
+        lines = (f"{day} {digest}\n" for day, digest in sorted({**found, **digests}.items()))
+        _write_synced(root / "closed", "".join(lines).encode())
 
 
 @contextmanager

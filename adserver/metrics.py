@@ -69,7 +69,23 @@ SHIPPED = Counter("adserver_shipped", "Journal records the store has counted.", 
 BATCHES = Counter("adserver_ship_batches", "Batches the store has applied.", registry=REGISTRY)
 REPEATS = Counter("adserver_ship_repeats", "Token events the store had counted before.", registry=REGISTRY)
 SHIP_ERRORS = Counter("adserver_ship_errors", "Times shipping had to start over.", registry=REGISTRY)
-LATE = Counter("adserver_ship_late", "Journal records of days already closed.", registry=REGISTRY)
+LATE = Counter("adserver_ship_late", "Journal records of days already closed, counted beside them.", registry=REGISTRY)
+CORRUPT = Counter(
+    "adserver_journal_corrupt", "Segments with a hole, set aside from it on for a person.", registry=REGISTRY
+)
+QUARANTINED = Counter(
+    "adserver_journal_quarantined", "Segments too old to be counted by themselves, set aside.", registry=REGISTRY
+)
+SEGMENTS_DELETED = Counter(
+    "adserver_journal_segments_deleted", "Segments deleted once all their days were archived.", registry=REGISTRY
+)
+CLOSINGS = Counter("adserver_closings", "Days sealed and written to the archive.", registry=REGISTRY)
+CLOSING_BLOCKED = Gauge(
+    "adserver_closing_blocked",
+    "Days that are over and cannot be closed yet.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 ADOPTED = Counter("adserver_journals_adopted", "Journals of dead workers taken over.", registry=REGISTRY)
 WAITING = Gauge(
     "adserver_events_waiting",

@@ -244,6 +244,7 @@ def _schemas() -> dict[str, Any]:
                 "time_zone": text,
                 "waiting": number,
                 "rows": {"type": "array", "items": _figures(number)},
+                "late": {"type": "array", "items": _figures(number)},
             }
         ),
     }

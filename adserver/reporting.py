@@ -10,12 +10,13 @@ from typing import Any
 from msgspec import Struct
 
 from adserver import report, versions
+from adserver.archive import Book
 from adserver.days import Days
 from adserver.documents import Document
 from adserver.errors import AdserverError
 from adserver.events import unpack
 from adserver.journal import Reader
-from adserver.store import Store
+from adserver.store import LATE, Store
 
 MOST_DAYS = 400
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -58,7 +59,10 @@ def _parse_date(name: str, text: str | None) -> date | None:
 
 
 class Report(Struct, frozen=True):
-    """*rows* by *by*; *waiting* is how many journals here hold events the store has not counted yet."""
+    """*rows* by *by*; *waiting* is how many journals here hold events the store has not counted yet.
+
+    *late* has a row for each closed day that events came for afterwards: corrections beside the rows, never in them.
+    """
 
     by: str
     first: date
@@ -66,6 +70,7 @@ class Report(Struct, frozen=True):
     zone: str
     rows: list[report.Row]
     waiting: int
+    late: list[report.Row]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -74,13 +79,15 @@ class Report(Struct, frozen=True):
             "time_zone": self.zone,
             "waiting": self.waiting,
             "rows": [row.as_dict(self.by) for row in self.rows],
+            "late": [row.as_dict("day") for row in self.late],
         }
 
 
-async def read_report(store: Store, journals: Path, request: Request, patience_s: float) -> Report:
+async def read_report(store: Store, book: Book, journals: Path, request: Request, patience_s: float) -> Report:
     """The figures, once every event journalled here before the call is counted or *patience_s* has gone by.
 
-    Raises BadRange, StoreUnavailable or StoreRefused.
+    A closed day that the store has forgotten is read from *book*.
+    Raises BadRange, StoreUnavailable, StoreRefused or ArchiveUnavailable.
     """
     waiting = await settle(store, journals, patience_s)
     live = await versions.read_version(store, await versions.live_number(store))
@@ -92,10 +99,30 @@ async def read_report(store: Store, journals: Path, request: Request, patience_s
     if last - first >= timedelta(days=MOST_DAYS):
         raise BadRange(f"{(last - first).days + 1} days are asked for; at most {MOST_DAYS} are kept and reported.")
     numbers = range(days.number(first), days.number(last) + 1)
-    counts = {day: await store.counts(day) for day in numbers}
+    names = await store.ad_names()
+    closed, late_days = await asyncio.to_thread(book.digests), await asyncio.to_thread(book.late_days)
+    counts, late = {}, {}
+    for day in numbers:
+        digest = closed.get(day)
+        counts[day] = await _read_day(store, book, day, digest, names)
+        if digest and await store.is_late_open(day):
+            late[day] = await store.counts(day, LATE)
+        elif day in late_days and (page := await asyncio.to_thread(book.late, day)):
+            late[day] = page.counts
+            names.update(page.ads)
     slots = [slot.id for slot in document.slots]
-    rows = report.rows(counts, await store.ad_names(), request.by, days, slots)
-    return Report(request.by, first, last, days.zone, rows, waiting)
+    rows = report.rows(counts, names, request.by, days, slots)
+    corrections = report.rows(late, names, "day", days)
+    return Report(request.by, first, last, days.zone, rows, waiting, corrections)
+
+
+async def _read_day(store: Store, book: Book, day: int, digest: str | None, names: dict[str, str]) -> dict[str, int]:
+    """A day's counts, from the archive where the store has forgotten them; adds to *names* those of that page."""
+    if digest is None or await store.state(day) == (True, digest):
+        return await store.counts(day)
+    page = await asyncio.to_thread(book.read, day)
+    names.update(page.ads if page else {})
+    return page.counts if page else {}
 
 
 async def settle(store: Store, journals: Path, patience_s: float) -> int:
@@ -105,7 +132,7 @@ async def settle(store: Store, journals: Path, patience_s: float) -> int:
     while tips:
         behind = []
         for producer, day, last in tips:
-            if (await store.cursors(day, [producer]))[0] < last:
+            if (await store.cursors(day, [producer]))[0] < last and not (await store.state(day))[0]:
                 behind.append((producer, day, last))
         tips = behind
         if time.monotonic() >= deadline:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from adserver.errors import AdserverError, ConfigError
 from adserver.fields import parse_url
 from adserver.networks import Networks, parse_networks
+from adserver.retention import Rules
 from adserver.store_url import parse_store_url
 
 PREFIX = "ADSERVER_"
@@ -78,6 +79,27 @@ class Settings(Struct, frozen=True, kw_only=True):
     secret_file: Annotated[
         str | None, Meta(description="signing keys, a line each: id, blank, 64 hex digits; default: DATA_DIR/keys")
     ] = None
+    archive_url: Annotated[
+        str | None,
+        Meta(
+            description="where closed days are kept, file:///… or s3://… and the like; default: DATA_DIR/archive.sqlite"
+        ),
+    ] = None
+    seal_after_h: Annotated[
+        float, Meta(ge=0, le=720, description="hours a day stays open after the last of its tokens has expired")
+    ] = 20.0
+    seal_wait_h: Annotated[
+        float, Meta(ge=0, le=720, description="hours a day waits for a journal that is away, then closes without it")
+    ] = 72.0
+    keep_journal_h: Annotated[
+        float, Meta(ge=0, le=8760, description="hours a journal's segment is kept at least, closed and archived or not")
+    ] = 48.0
+    quarantine_days: Annotated[
+        float, Meta(ge=1, le=36, description="days after which a segment that turns up is set aside and not counted")
+    ] = 30.0
+    keep_counts_days: Annotated[
+        float, Meta(ge=40, le=4000, description="days the store keeps a closed day's totals; the archive keeps them on")
+    ] = 400.0
     log_format: Annotated[Literal["text", "json"], Meta(description="log lines to read, or to collect")] = "text"
     access_log: Annotated[bool, Meta(description="log every request, with the address truncated")] = False
     grace_s: Annotated[float, Meta(ge=0, le=3600, description="seconds a stop may take to answer and to count")] = 20.0
@@ -99,6 +121,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def journals(self) -> Path:
         return self.data / "journal"
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            seal_after_s=self.seal_after_h * 3600,
+            seal_wait_s=self.seal_wait_h * 3600,
+            keep_journal_s=self.keep_journal_h * 3600,
+            quarantine_s=self.quarantine_days * 86400,
+            keep_counts_s=self.keep_counts_days * 86400,
+        )
 
     @property
     def store_url(self) -> str:
@@ -188,6 +220,8 @@ def _check(settings: Settings) -> None:
     for host in settings.allowed_hosts.split(","):
         if host.strip() and not _HOST.fullmatch(host.strip()):
             raise BadSetting(f"ADSERVER_ALLOWED_HOSTS names {host!r:.60}; expected hosts such as ads.example.com:8000")
+    if settings.archive_url is not None and not re.match("[a-z][a-z0-9+.-]*://", settings.archive_url):
+        raise BadSetting("ADSERVER_ARCHIVE_URL: expected file:///…, or an object store such as s3://bucket/path")
     if settings.redis_url:
         _check_redis_url(settings)
 

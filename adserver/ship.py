@@ -8,18 +8,25 @@ restored or wiped), shipping goes on from there.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 
+import msgspec
+
 from adserver import metrics
+from adserver.archive import ArchiveUnavailable, Book
 from adserver.background import wait_for_any
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.events import Block
-from adserver.journal import Adopted, Journal, Reader, adopt_dead
-from adserver.store import Applied, Mismatch, Sealed, Store, open_store
+from adserver.journal import Adopted, Journal, Reader, adopt_dead, read_closed, volume
+from adserver.retention import Producer, Rules
+from adserver.store import CLOSING, LATE, Applied, Mismatch, Sealed, Store, open_store
 from adserver.tally import tally
 
 log = logging.getLogger(__name__)
@@ -89,7 +96,12 @@ class Source:
 class Shipper:
     """Ships this worker's journal and every dead one it finds, for as long as it runs."""
 
-    def __init__(self, journal: Journal, root: Path, url: str) -> None:
+    def __init__(
+        self, journal: Journal, root: Path, url: str, book: Book | None = None, rules: Rules | None = None
+    ) -> None:
+        self._book = book
+        self._rules = rules
+        self._booted = time.time()
         self._journal = journal
         self._root = root
         self._url = url
@@ -100,7 +112,12 @@ class Shipper:
         self.warnings: tuple[str, ...] = ()
         self._refused: list[str] = []
         self._quarantine: dict[int, str] = {}
+        self._told: dict[int, str] = {}
         self._wake = asyncio.Event()
+        self._listed: set[int] = set()
+        self._closed: dict[int, dict[str, int]] = {}
+        self._late: set[int] = set()
+        self._registered: set[bytes] = set()
         self.hurry = asyncio.Event()
         """Set by who waits for the next event to be counted: it is not let gather then."""
         journal.on_synced = self._wake.set
@@ -131,6 +148,8 @@ class Shipper:
                 metrics.SHIP_ERRORS.inc()
             for source in self.sources:
                 source.forget()
+            self._late.clear()
+            self._registered.clear()
             if stopping.is_set():
                 return
             await _wait(stopping, pause_s * random.uniform(0.5, 1.0))  # noqa: S311
@@ -154,11 +173,13 @@ class Shipper:
             if monotonic() >= adopt_at and not last_round:
                 await self._adopt()
                 adopt_at = monotonic() + ADOPT_S
-            for source in self.sources:
+            await self._register(store)
+            for source in [*self.sources]:
                 while await self._ship_some(store, source):
                     pass
             metrics.WAITING.set(self.waiting())
             if last_round:
+                await self._sign_off(store)
                 return
             await self._rest(stopping)
 
@@ -169,12 +190,40 @@ class Shipper:
         if self.own.position >= self.own.last():
             await wait_for_any(ADOPT_S, self._wake, stopping)
 
+    async def _register(self, store: Store) -> None:
+        """Before anything of a journal is counted, everybody can know of it."""
+        for source in self.sources:
+            if source.producer not in self._registered:
+                boot = self._booted if source is self.own else 0.0
+                await store.register_new(source.producer, encode_producer(self.facts(boot)), time.time())
+                self._registered.add(source.producer)
+
+    def facts(self, boot: float) -> Producer:
+        """What is said of a journal of this volume, before anything is known of its records."""
+        try:
+            name = volume(self._root)
+        except OSError:  # the disk is full or fails: that is told elsewhere, and stops nobody from counting
+            name = "unknown"
+        return Producer(host=socket.gethostname(), volume=name, boot=boot)
+
+    async def _sign_off(self, store: Store) -> None:
+        """All of this boot's journal is counted and nothing will be added: no day need wait for it."""
+        if not self._quarantine.keys() & self.own.days:
+            await self._reread(store)
+            if self.own.position >= self.own.last():
+                done = self.facts(self._booted)
+                done.at, done.closed = time.time(), self.own.last()
+                done.ends = {day: cursor for day, cursor in self.own.cursors.items() if cursor}
+                await store.register(self.own.producer, encode_producer(done))
+
     async def _reread(self, store: Store) -> None:
+        with suppress(OSError):  # the list read last is still true
+            self._listed = set(await asyncio.to_thread(read_closed, self._root))
         for day in sorted({day for source in self.sources for day in source.days} - self._quarantine.keys()):
             sources = [source for source in self.sources if day in source.days]
             try:
-                cursors = await store.cursors(day, [source.producer for source in sources])
-            except StoreRefused as error:
+                cursors = await self._cursors(store, day, [source.producer for source in sources])
+            except (StoreRefused, ArchiveUnavailable) as error:
                 self._set_aside(day, error)
                 continue
             for source, cursor in zip(sources, cursors, strict=True):
@@ -189,11 +238,46 @@ class Shipper:
                 f"{source.last():,}: somebody else writes under its name"
             )
 
-    def _set_aside(self, day: int, error: StoreRefused) -> None:
+    async def _cursors(self, store: Store, day: int, producers: Sequence[bytes]) -> list[int]:
+        """How far each producer is counted: in a closed day by its page, and in what came late once that is open."""
+        if day in self._late:
+            return await store.cursors(day, producers, LATE)
+        if day in self._listed and day not in self._closed:
+            await self._close(day)
+        if (closed := self._closed.get(day)) is not None:
+            return [closed.get(producer.hex(), 0) for producer in producers]
+        return await store.cursors(day, producers)
+
+    async def _close(self, day: int) -> None:
+        """Take *day* for closed. Raises StoreRefused when it is not in the archive yet, or not in ours."""
+        self._late.discard(day)
+        page = await asyncio.to_thread(self._book.read, day) if self._book else None
+        if page is None:
+            place = f" {self._book.place}" if self._book else ""
+            raise StoreRefused(f"day {day} is sealed, and not (or not yet) in the archive{place}")
+        self._closed[day] = page.producers
+
+    async def _open_late(self, store: Store, day: int) -> None:
+        """Have a partition for what comes late, which knows all that the closed day and earlier late ones counted."""
+        assert self._book
+        if not await store.is_late_open(day):
+            try:
+                fields = await asyncio.to_thread(late_fields, self._book, day)
+            except StoreRefused:  # an archive on another machine may know more
+                await store.ask("HSET", CLOSING, f"late:{day}", "1")
+                raise
+            if not await store.open_late(day, fields, secrets.token_hex(8)):
+                raise StoreRefused(f"somebody else opens day {day} for late events")
+        log.warning("events of the closed day %d arrive; they are counted as late, beside its figures", day)
+        self._late.add(day)
+        for source in self.sources:
+            source.cursors.pop(day, None)
+
+    def _set_aside(self, day: int, error: Exception) -> None:
         """Leave out a day whose partition must not be touched as it is; the other days go on."""
-        if self._quarantine.get(day) != str(error):
+        if self._told.get(day) != str(error):
             log.error("day %d is not counted, its events stay in the journal: %s", day, error)
-        self._quarantine[day] = str(error)
+        self._quarantine[day] = self._told[day] = str(error)
         metrics.SHIP_ERRORS.inc()
 
     def _release(self) -> None:
@@ -206,7 +290,8 @@ class Shipper:
     async def _adopt(self) -> None:
         known = {source.producer for source in self.sources}
         try:
-            adopted, refused = await asyncio.to_thread(adopt_dead, self._root, known)
+            too_old = time.time() - self._rules.quarantine_s if self._rules else 0.0
+            adopted, refused = await asyncio.to_thread(adopt_dead, self._root, known, too_old)
         except OSError as error:
             adopted, refused = [], [f"journals cannot be adopted: {error}"]
         for sentence in refused:
@@ -216,6 +301,8 @@ class Shipper:
         for one in adopted:
             log.info("adopted the journal of %s: %d events", one.producer.hex(), one.last)
             metrics.ADOPTED.inc()
+            metrics.CORRUPT.inc(one.corrupt)
+            metrics.QUARANTINED.inc(one.quarantined)
             self._adopted.append(one)
             self.sources.append(Source(one.reader, lambda one=one: one.last, one.names))  # type: ignore[misc]
 
@@ -230,6 +317,7 @@ class Shipper:
             return False
         if not block:
             source.tell(f"record {source.position + 1} is damaged or of a later version")
+            await self._cut_at_hole(source)
             return False
         if len(source.names) > source.named:
             fresh = dict(islice(source.names.items(), source.named, source.named + MOST_NAMES))
@@ -251,17 +339,22 @@ class Shipper:
             return True
         try:
             if day not in source.cursors:
-                source.cursors[day] = (await store.cursors(day, [source.producer]))[0]
+                source.cursors[day] = (await self._cursors(store, day, [source.producer]))[0]
                 self._check_cursor(source, source.cursors[day])
             cursor = source.cursors[day]
             data, end = part.after(cursor).of(day)
             if not data:
                 return True
+            if day in self._closed and day not in self._late:
+                await self._open_late(store, day)
+                return False
             batch = tally(day, cursor, end, data)
-            outcome = await store.apply(source.producer, batch)
+            outcome = await store.apply(source.producer, batch, LATE if day in self._late else "")
+            if isinstance(outcome, Sealed):
+                await self._close(day)
         except SomebodyElse:
             raise
-        except StoreRefused as error:
+        except (StoreRefused, ArchiveUnavailable) as error:
             self._set_aside(day, error)
             return True
         match outcome:
@@ -269,6 +362,8 @@ class Shipper:
                 source.cursors[day] = now_at
                 metrics.SHIPPED.inc(batch.events)
                 metrics.BATCHES.inc()
+                if day in self._late:
+                    metrics.LATE.inc(batch.events)
                 if repeats:
                     metrics.REPEATS.inc(repeats)
                 return True
@@ -277,15 +372,60 @@ class Shipper:
                 source.learn(day, now_at)
                 return now_at >= end
             case Sealed():
-                log.error("%d events of a closed day %d were left out", batch.events, day)
-                metrics.LATE.inc(batch.events)
-                source.cursors[day] = end
-                source.days.discard(day)  # the store's cursor stays where it was: not a sign that it forgot
-                return True
+                for each in self.sources:
+                    each.cursors.pop(day, None)
+                return False
+
+    async def _cut_at_hole(self, source: Source) -> None:
+        """What lies behind a hole waits for a person; the journal ends before it."""
+        one = self.adopted(source)
+        if one is None:
+            return
+        with suppress(OSError):
+            cut = await asyncio.to_thread(one.cut_at_hole, source.position)
+            metrics.CORRUPT.inc(int(cut))
+
+    def adopted(self, source: Source) -> Adopted | None:
+        """The dead journal that *source* ships; None for this worker's own."""
+        return next((one for one in self._adopted if one.reader is source.reader), None)
+
+    def release(self, source: Source) -> None:
+        """Let go of a dead journal that was deleted."""
+        if one := self.adopted(source):
+            self.sources.remove(source)
+            self._adopted.remove(one)
+            self._registered.discard(source.producer)
+            one.close()
 
     def close(self) -> None:
         for one in self._adopted:
             one.close()
+
+
+def encode_producer(facts: Producer) -> str:
+    return msgspec.json.encode(facts).decode()
+
+
+def late_fields(book: Book, day: int) -> dict[str | bytes, str | bytes]:
+    """What *day*'s late partition begins with: all that the archive knows of it. Does I/O.
+
+    Raises StoreRefused when *day* is not closed, or so long ago that its tokens are forgotten; ArchiveUnavailable.
+    """
+    closed, late, bits = book.read(day), book.late(day), book.bits(day)
+    if closed is None or bits is None:
+        raise StoreRefused(
+            f"late events of day {day} cannot be told from those counted: its tokens are in another machine's archive, "
+            "which is asked for them, or forgotten after 40 days"
+        )
+    fields: dict[str | bytes, str | bytes] = {}
+    for name, cursor in {**closed.producers, **(late.producers if late else {})}.items():
+        fields[f"@{name}"] = str(cursor)
+    for field, n in sorted(late.counts.items()) if late else ():
+        fields[field] = str(n)
+        directory = f"F{field.split(':')[1]}"
+        fields[directory] = f"{fields.get(directory, '')!s}{field}\n"
+    fields.update(bits.items())
+    return fields
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -9,6 +9,7 @@ and no command is sent to a second server.
 import asyncio
 import hashlib
 import random
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -46,8 +47,14 @@ WAITS_MS = (5, 10, 20, 40, 80, 150, 300)
 """A replica is asked how far it is once for each: when asked too early it would tell the next time a second later."""
 MARK_S = 172_800
 PRODUCERS = "as:producers"
-"""Hash of producer (hex) to what it said of itself at boot."""
+"""Hash of producer (hex) to what its holder says of it."""
+CLOSING = "as:closing"
+"""Hash: `alarm`, JSON of what keeps days from being closed; `late:<day>` for each day wanted open for late events."""
+SINCE = "since"
+"""The registry's own birth, Unix seconds: one that was just wiped does not know everybody yet."""
 
+_COUNT = re.compile(rb"[1-5]:[0-9]{1,2}:[0-9a-f]{1,14}(?::[a-z0-9-]+)?")
+_CURSOR = re.compile(rb"@[0-9a-f]{16}")
 NOBODY = bytes(8)
 """The producer of what is counted without a journal; see apply.lua."""
 
@@ -65,9 +72,15 @@ _FAST: dict[str, Any] = {
 }
 
 
-def partition(day: int) -> str:
-    """The key of a day's counts; the braces keep it whole on a cluster."""
-    return f"as:{{{day}}}"
+LATE = ":late"
+"""What the key of a closed day's late arrivals ends in."""
+_RESTORE_AT_ONCE = 1000
+_SCAN = 2000
+
+
+def partition(day: int, part: str = "") -> str:
+    """The key of a day's counts, or of its *part* LATE; the braces keep it whole on a cluster."""
+    return f"as:{{{day}}}{part}"
 
 
 def _mark(day: int) -> str:
@@ -139,6 +152,46 @@ class Sealed(Struct, frozen=True):
 Outcome = Applied | Mismatch | Sealed
 
 
+class Behind(Struct, frozen=True):
+    """A day was not sealed: *producer*'s cursor stands at *cursor*, which is not its last record."""
+
+    producer: str
+    cursor: int
+
+
+class Snapshot(Struct, frozen=True):
+    """All of one partition at one moment. *producers* are cursors by producer (hex).
+
+    *page* is what an archive holds of the day: where it is set, cursors and bits may be gone already.
+    """
+
+    sealed: bool
+    page: bytes | None
+    producers: dict[str, int]
+    counts: dict[str, int]
+    bits: dict[bytes, bytes]
+
+
+# Checks that every producer is where it must be, and seals: nothing can come between.
+_SEAL = """
+if redis.call('HEXISTS', KEYS[1], 'sealed') == 1 then return {'sealed'} end
+for i = 2, #ARGV, 2 do
+  local cursor = redis.call('HGET', KEYS[1], '@' .. ARGV[i]) or '0'
+  if cursor ~= ARGV[i + 1] then return {'behind', ARGV[i], cursor} end
+end
+redis.call('HSET', KEYS[1], 'sealed', ARGV[1])
+return {'sealed'}
+"""
+
+# Fills a late partition bit by bit. Whoever begins anew takes over; once open it is never filled again.
+_FILL = """
+if redis.call('HEXISTS', KEYS[1], 'open') == 1 then return 'open' end
+if ARGV[2] ~= 'first' and redis.call('HGET', KEYS[1], 'filling') ~= ARGV[1] then return 'lost' end
+redis.call('HSET', KEYS[1], 'filling', ARGV[1], unpack(ARGV, 3))
+return 'filled'
+"""
+
+
 class Unconfirmed(Struct, frozen=True):
     """It is not known that a replica has what was counted; *reason* is the end of a sentence."""
 
@@ -172,17 +225,17 @@ class Store:
             return list(await asyncio.gather(*(node.execute_command("INFO") for node in self._redis.get_primaries())))
         return [await self._redis.info()]
 
-    async def cursors(self, day: int, producers: Sequence[bytes]) -> list[int]:
+    async def cursors(self, day: int, producers: Sequence[bytes], part: str = "") -> list[int]:
         """How far *day* has counted each of these producers: 0 where it does not know one."""
-        values = await self._ask(self._redis.hmget(partition(day), [f"@{producer.hex()}" for producer in producers]))
+        key = partition(day, part)
+        values = await self._ask(self._redis.hmget(key, [f"@{producer.hex()}" for producer in producers]))
         if not all(map(_is_whole, values)):
-            raise StoreRefused(f"{partition(day)} holds cursors that are not numbers: {values!r:.80}")
+            raise StoreRefused(f"{key} holds cursors that are not numbers: {values!r:.80}")
         return [int(value or 0) for value in values]
 
-    async def apply(self, producer: bytes, batch: Batch) -> Outcome:
+    async def apply(self, producer: bytes, batch: Batch, part: str = "") -> Outcome:
         """Count *batch*, whole or not at all. Raises StoreUnavailable or StoreRefused; then nothing is known."""
-        arguments = _arguments(producer, batch)
-        key = partition(batch.day)
+        key, arguments = partition(batch.day, part), _arguments(producer, batch)
         try:
             reply = await self._ask(self._redis.evalsha(_APPLY_SHA, 1, key, *arguments))
         except _UnknownScript:  # the server is new, was restarted, or its scripts were flushed; EVAL leaves it there
@@ -196,7 +249,7 @@ class Store:
                 return Mismatch(cursor)
             case [b"sealed", *_]:
                 return Sealed()
-        raise StoreRefused(f"{partition(batch.day)} holds values that are not counts; nothing is added to it")
+        raise StoreRefused(f"{key} holds values that are not counts; nothing is added to it")
 
     async def name_ads(self, names: Mapping[bytes, str]) -> None:
         if names:
@@ -205,23 +258,138 @@ class Store:
     async def register(self, producer: bytes, facts: str) -> None:
         await self._ask(self._redis.hset(PRODUCERS, producer.hex(), facts))
 
+    async def register_new(self, producer: bytes, facts: str, now: float) -> None:
+        """Register *producer* unless it is known; the registry remembers since when it does."""
+        await self._ask(self._redis.hsetnx(PRODUCERS, SINCE, f"{now:.0f}"))
+        await self._ask(self._redis.hsetnx(PRODUCERS, producer.hex(), facts))
+
     async def producers(self) -> dict[str, str]:
         return _texts(await self._ask(self._redis.hgetall(PRODUCERS)))
 
-    async def counts(self, day: int) -> dict[str, int]:
+    async def counts(self, day: int, part: str = "") -> dict[str, int]:
         """A day's count fields. Reads the directories first, so that token bits are never pulled."""
-        directories = await self._ask(self._redis.hmget(partition(day), [f"F{hour}" for hour in range(25)]))
+        key = partition(day, part)
+        directories = await self._ask(self._redis.hmget(key, [f"F{hour}" for hour in range(25)]))
         fields = [name for text in directories if text for name in text.decode("ascii", "replace").split("\n") if name]
         found: dict[str, int] = {}
         for start in range(0, len(fields), 1000):
             some = fields[start : start + 1000]
-            values = await self._ask(self._redis.hmget(partition(day), some))
+            values = await self._ask(self._redis.hmget(key, some))
             for field, value in zip(some, values, strict=True):
                 if not _is_whole(value):
-                    raise StoreRefused(f"{partition(day)} holds {value!r:.40} as the count {field!r:.80}")
+                    raise StoreRefused(f"{key} holds {value!r:.40} as the count {field!r:.80}")
                 if value is not None:
                     found[field] = int(value)
         return found
+
+    # Closing days
+
+    async def state(self, day: int) -> tuple[bool, str | None]:
+        """Whether *day* is sealed, and once it is in the archive and tidied up, the digest of its page there."""
+        sealed, closed = await self._ask(self._redis.hmget(partition(day), ["sealed", "closed"]))
+        return sealed is not None, closed.decode("ascii", "replace") if closed else None
+
+    async def seal(self, day: int, ends: Mapping[str, int], seal: str) -> Behind | None:
+        """Refuse everything for *day* from here on, if each producer's cursor stands at its end; else say whose not."""
+        pairs = [text for name, end in ends.items() for text in (name, str(end))]
+        reply = await self.ask("EVAL", _SEAL, 1, partition(day), seal, *pairs)
+        return None if reply[0] == b"sealed" else Behind(reply[1].decode(), int(reply[2]))
+
+    async def snapshot(self, day: int, part: str = "") -> Snapshot | None:
+        """A whole partition as it was at one moment; None when it changed while it was read."""
+        key = partition(day, part)
+        fields: dict[bytes, bytes] = {}
+        at = 0
+        while True:
+            at, some = await self._ask(self._redis.hscan(key, at, count=_SCAN))
+            fields.update(some)
+            if int(at) == 0:
+                break
+        # Whatever changes a partition moves a cursor in it, adds fields to it or takes some away.
+        watched = sorted(name for name in fields if name[:1] == b"@" or name in (b"sealed", b"open", b"page"))
+        values = await self._ask(self._redis.hmget(key, [*watched, "sealed"]))
+        length = await self._ask(self._redis.hlen(key))
+        if length != len(fields) or values[:-1] != [fields[name] for name in watched]:
+            return None
+        counts = {name.decode("ascii"): value for name, value in fields.items() if _COUNT.fullmatch(name)}
+        cursors = {name[1:].decode("ascii"): value for name, value in fields.items() if _CURSOR.fullmatch(name)}
+        if not all(map(_is_whole, [*counts.values(), *cursors.values()])):
+            raise StoreRefused(f"{key} holds counts or cursors that are not numbers; the day is not closed")
+        return Snapshot(
+            sealed=b"sealed" in fields,
+            page=fields.get(b"page"),
+            producers={name: int(value) for name, value in cursors.items()},
+            counts={name: int(value) for name, value in counts.items()},
+            bits={name: value for name, value in fields.items() if name[:2] == b"b:"},
+        )
+
+    async def producers_of(self, day: int, part: str = "") -> dict[str, int]:
+        """Every cursor in a partition by producer (hex)."""
+        found: dict[bytes, bytes] = {}
+        at = 0
+        while True:
+            at, some = await self._ask(self._redis.hscan(partition(day, part), at, match="@*", count=_SCAN))
+            found.update(some)
+            if int(at) == 0:
+                ours = {name: value for name, value in found.items() if _CURSOR.fullmatch(name) and value.isdigit()}
+                return {name[1:].decode("ascii"): int(value) for name, value in ours.items()}
+
+    async def restore(self, day: int, counts: Mapping[str, int], seal: str) -> None:
+        """Put a closed day's totals back; it is sealed first, so that nothing is added to them."""
+        key = partition(day)
+        await self._ask(self._redis.hset(key, "sealed", seal))
+        if strange := (await self.counts(day)).keys() - counts.keys():
+            await self._ask(self._redis.hdel(key, *strange))
+        directories: dict[str, str] = {}
+        for field in sorted(counts):
+            directories[f"F{field.split(':')[1]}"] = directories.get(f"F{field.split(':')[1]}", "") + f"{field}\n"
+        pairs = [*((field, str(n)) for field, n in counts.items()), *directories.items()]
+        for start in range(0, len(pairs), _RESTORE_AT_ONCE):
+            await self._ask(self._redis.hset(key, mapping=dict(pairs[start : start + _RESTORE_AT_ONCE])))
+
+    async def tidy(self, day: int, digest: str, page: bytes) -> None:
+        """Take token bits and cursors out of a sealed and archived day, then note that it is done.
+
+        The *page* comes first: nobody may take what is left for the whole, and other machines copy it.
+        """
+        key, at = partition(day), 0
+        await self._ask(self._redis.hset(key, "page", page))
+        while True:
+            at, some = await self._ask(self._redis.hscan(key, at, count=_SCAN))
+            names = [name for name in some if name[:1] == b"@" or name[:2] == b"b:"]
+            for start in range(0, len(names), _RESTORE_AT_ONCE):
+                await self._ask(self._redis.hdel(key, *names[start : start + _RESTORE_AT_ONCE]))
+            if int(at) == 0:
+                break
+        await self._ask(self._redis.hset(key, "closed", digest))
+
+    async def page(self, day: int) -> bytes | None:
+        """What an archive holds of *day*, left here for the others."""
+        found: bytes | None = await self._ask(self._redis.hget(partition(day), "page"))
+        return found
+
+    async def is_late_open(self, day: int) -> bool:
+        return bool(await self._ask(self._redis.hexists(partition(day, LATE), "open")))
+
+    async def open_late(self, day: int, fields: Mapping[str | bytes, str | bytes], mark: str) -> bool:
+        """Let what comes late for *day* be counted, in a partition that begins with *fields*; False: another began."""
+        key, pairs, how = partition(day, LATE), list(fields.items()), "first"
+        for start in range(0, max(1, len(pairs)), _RESTORE_AT_ONCE):
+            some = [text for pair in pairs[start : start + _RESTORE_AT_ONCE] for text in pair]
+            reply = await self.ask("EVAL", _FILL, 1, key, mark, how, "late", "1", *some)
+            if reply != b"filled":
+                return bool(reply == b"open")
+            how = "more"
+        return bool(await self.ask("EVAL", _FILL, 1, key, mark, "more", "open", "1") in (b"filled", b"open"))
+
+    async def forget_day(self, day: int) -> None:
+        """Remove a day's totals, and those of its late arrivals."""
+        for part in ("", LATE):
+            await self._ask(self._redis.unlink(partition(day, part)))
+
+    async def deregister(self, producers: Sequence[str]) -> None:
+        if producers:
+            await self._ask(self._redis.hdel(PRODUCERS, *producers))
 
     async def ad_names(self) -> dict[str, str]:
         return _texts(await self._ask(self._redis.hgetall(ADS)))

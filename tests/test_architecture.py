@@ -19,6 +19,7 @@ CORE = {
     "model": "",
     "errors": "",
     "days": "",
+    "retention": "days token",
     "shortcode": "",
     "repair": "shortcode",
     "fields": "errors model",
@@ -51,14 +52,17 @@ LEAVES = {
 }
 EDGES = {
     "journal": "",
+    "archive": "",
     "store": "",
     "secret": "settings",
     "neighbours": "store",
     "versions": "store",
     "publish": "config_files store versions",
     "reload": "config_files metrics publish settings store versions",
-    "reporting": "journal store versions",
-    "ship": "background journal metrics store",
+    "reporting": "archive journal store versions",
+    "ship": "archive background journal metrics store",
+    "closing": "archive journal metrics ship store",
+    "reconcile": "archive journal store",
     "confirm": "background ship store",
     "direct": "background store",
     "answers": "metrics",
@@ -67,13 +71,13 @@ EDGES = {
     "serving": "answering answers",
     "tracking": "answers confirm direct invalid journal metrics reload seen",
     "site": "answers articles reload settings",
-    "health": "address_file answers journal metrics neighbours reload reporting settings ship store",
+    "health": "address_file answers archive closing journal metrics neighbours reload reporting settings ship store",
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
     "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store versions"
     " address_file",
-    "cli": "__init__ config_files publish reporting settings store supervisor",
+    "cli": "__init__ archive config_files journal publish reconcile reporting settings store supervisor",
     "__main__": "cli",
     "__init__": "",
 }

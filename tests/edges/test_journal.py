@@ -307,7 +307,7 @@ def test_adoption_cuts_a_torn_tail(root: Path) -> None:
         expected = 8 + (cut - HEADER) // RECORD
         assert one.last == expected
         assert path.stat().st_size == HEADER + (expected - 8) * RECORD
-        assert not list(directory.glob("*.damaged"))
+        assert not list(directory.glob("*.corrupt"))
         one.close()
 
 
@@ -376,8 +376,8 @@ def test_valid_records_behind_a_damaged_one_are_kept_for_a_person(
 
     if place == "record":
         assert one.last == 11
-        assert (directory / f"{9:020}.damaged").read_bytes() == damaged
-        assert (directory / f"{17:020}.damaged").read_bytes() == last
+        assert (directory / f"{9:020}.corrupt").read_bytes() == damaged
+        assert (directory / f"{17:020}.corrupt").read_bytes() == last
         assert "behind a damaged one" in caplog.text
     assert serials(read_all(directory)) == list(range(1, 12 if place == "record" else 9))
     kept = [entry.read_bytes() for entry in directory.iterdir()]

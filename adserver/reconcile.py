@@ -1,0 +1,237 @@
+"""Proves that the journals, the store and the archive say the same, per producer and day; says where they do not.
+
+The journals are added up anew, one record after the other, without the store's script: two ways to one figure.
+"""
+
+import asyncio
+import fcntl
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from msgspec import Struct
+
+from adserver.archive import Book
+from adserver.events import TOKEN_BIT
+from adserver.journal import SALVAGED, Contents, Reader, set_aside
+from adserver.retention import parse_producers
+from adserver.store import LATE, NOBODY, Store
+from adserver.tally import tally
+
+_PRODUCER = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_LOOK_BACK = 45
+
+
+class Line(Struct, frozen=True):
+    """How far one day holds one producer, by number of record, in each place; None where the place knows nothing.
+
+    *trouble* says what is wrong, *away* that something needed to tell is not here.
+    """
+
+    day: int
+    producer: str
+    journal: int | None
+    store: int | None
+    archive: int | None
+    trouble: str = ""
+    away: bool = False
+
+
+class Difference(Struct, frozen=True):
+    """One figure of one day that two places give differently."""
+
+    day: int
+    field: str
+    here: str
+    n: int
+    there: str
+    m: int
+
+
+class Reconciliation(Struct, frozen=True):
+    lines: list[Line]
+    differences: list[Difference]
+
+    @property
+    def equal(self) -> bool:
+        return not self.differences and not any(line.trouble for line in self.lines)
+
+    @property
+    def away(self) -> bool:
+        """Whether nothing differs, but something needed to be sure is not here."""
+        return not self.differences and all(line.away for line in self.lines if line.trouble)
+
+
+class Recount:
+    """One day added up from records, each token's event once."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._bits: dict[bytes, int] = {}
+
+    def add(self, day: int, data: bytes) -> None:
+        batch = tally(day, 0, 0, data)
+        self.counts.update(batch.fields)
+        for chunk, entries in batch.tokens.items():
+            bits = self._bits.get(chunk, 0)
+            for place, field in entries:
+                if not bits >> place & 1:
+                    bits |= 1 << place
+                    self.counts[field] += 1
+            self._bits[chunk] = bits
+
+
+class Found(Struct):
+    """What the journals here hold: per day the last record of each producer, and all of them added up.
+
+    *shortened* are the producers whose journal is not whole any more.
+    """
+
+    ends: dict[int, dict[str, int]]
+    recounts: dict[int, Recount]
+    shortened: set[str]
+    producers: set[str]
+
+
+def read_journals(root: Path, upto: dict[int, dict[str, int]]) -> Found:
+    """Add up every journal under *root*; of a closed day only what its page in *upto* holds. Raises OSError."""
+    found = Found({}, {}, set(), set())
+    for directory in journals(root):
+        reader, name, position = Reader(directory), directory.name, 0
+        found.producers.add(name)
+        if reader.starts()[:1] not in ([], [1]) or list(directory.glob(f"*{SALVAGED}")) or set_aside(directory):
+            found.shortened.add(name)
+        while block := reader.read_block(position, None, 4000):
+            position = block.last
+            for day in block.days():
+                data, found.ends.setdefault(day, {})[name] = block.of(day)
+                if day in upto:
+                    data, _ = block.upto(upto[day].get(name, 0)).of(day)
+                found.recounts.setdefault(day, Recount()).add(day, data)
+    return found
+
+
+def journals(root: Path) -> list[Path]:
+    """The journals under *root*. Raises OSError."""
+    return sorted(path for path in root.iterdir() if _PRODUCER.fullmatch(path.name)) if root.is_dir() else []
+
+
+async def reconcile(store: Store, book: Book, root: Path) -> Reconciliation:
+    """Compare all three. Raises StoreUnavailable, StoreRefused, ArchiveUnavailable or OSError."""
+    pages = {day: await asyncio.to_thread(book.read, day) for day in await asyncio.to_thread(book.days)}
+    upto = {day: page.producers for day, page in pages.items() if page}
+    found = await asyncio.to_thread(read_journals, root, upto)
+    newest = max([*found.ends, *pages], default=0)
+    asked = range(newest - _LOOK_BACK, newest + 2)
+    days = {*found.ends, *pages, *[day for day in asked if newest and await store.producers_of(day)]}
+    lines: list[Line] = []
+    differences: list[Difference] = []
+    for day in sorted(days):
+        page, late = pages.get(day), await asyncio.to_thread(book.late, day)
+        ends, counts = found.ends.get(day, {}), await store.counts(day)
+        cursors = await store.producers_of(day)
+        late_cursors = await store.producers_of(day, LATE)
+        held = {**(page.producers if page else {}), **(late.producers if late else {})}
+        for name in sorted({*ends, *cursors, *held, *late_cursors}):
+            closed = (max(held.get(name, 0), late_cursors.get(name, 0)) if page else None) or None
+            line = Line(day, name, ends.get(name), cursors.get(name), closed)
+            lines.append(_judged(line, is_closed=page is not None, is_here=name in found.producers))
+        if page:
+            differences += compare(day, "store", counts, "archive", page.counts)
+        involved = page.producers if page else cursors
+        complete = involved.keys() <= found.producers - found.shortened
+        settled = page or all(cursors.get(name, 0) == end for name, end in ends.items())
+        if complete and settled:
+            recount = found.recounts.get(day, Recount()).counts
+            differences += compare(day, "journals", folded(recount), "store", folded(counts))
+    return Reconciliation(lines, differences)
+
+
+def _judged(line: Line, *, is_closed: bool, is_here: bool) -> Line:
+    """*line* with what is wrong about it."""
+    trouble, away = "", False
+    if line.producer == NOBODY.hex():
+        pass  # what was counted without a journal, on a full disk, has nothing to be compared with
+    elif is_closed:
+        if line.journal is not None and line.journal > (line.archive or 0):
+            trouble = "late records are not counted yet"
+    elif line.journal is None:
+        trouble, away = ("the store has counted records that the journal has not", is_here is False)
+        if not is_here:
+            trouble = "its journal is not here"
+    elif line.store != line.journal:
+        trouble = "not all is counted yet" if (line.store or 0) < line.journal else "the store has counted more"
+    return Line(line.day, line.producer, line.journal, line.store, line.archive, trouble, away)
+
+
+def folded(counts: dict[str, int]) -> dict[str, int]:
+    """*counts* without the reasons of token events: which of two copies of one event came first, the store decides."""
+    found: Counter[str] = Counter()
+    for field, n in counts.items():
+        type_ = int(field.split(":")[0])
+        found[":".join(field.split(":")[:3]) if type_ in TOKEN_BIT else field] += n
+    return found
+
+
+def compare(day: int, here: str, ours: dict[str, int], there: str, theirs: dict[str, int]) -> list[Difference]:
+    return [
+        Difference(day, field, here, ours.get(field, 0), there, theirs.get(field, 0))
+        for field in sorted({*ours, *theirs})
+        if ours.get(field, 0) != theirs.get(field, 0)
+    ]
+
+
+class Status(Struct, frozen=True):
+    """One journal as it lies on the disk. *counted* is the highest cursor of its days, None without the store."""
+
+    producer: str
+    state: str
+    records: int
+    counted: int | None
+    days: list[int]
+    bytes: int
+    set_aside: int
+
+
+async def read_status(store: Store | None, book: Book, root: Path) -> list[Status]:
+    """Every journal under *root*. Raises StoreUnavailable, StoreRefused or OSError."""
+    found = []
+    known = parse_producers(await store.producers()) if store else {}
+    for directory in await asyncio.to_thread(journals, root):
+        contents = Contents(Reader(directory))
+        held = await asyncio.to_thread(contents.read)
+        days = sorted({day for one in held for day in one.ends})
+        producer = bytes.fromhex(directory.name)
+        counted: int | None = None
+        state = "held" if _is_held(directory) else "dead"
+        if store:
+            if state == "held" and (told := known.get(directory.name)):
+                state = "live" if told.closed is None else "adopted"
+            counted = 0
+            for day in days:
+                page = await asyncio.to_thread(book.read, day)
+                cursors = [*(await store.cursors(day, [producer])), *(await store.cursors(day, [producer], LATE))]
+                counted = max(counted, *cursors, page.producers.get(directory.name, 0) if page else 0)
+        size = await asyncio.to_thread(_size, directory)
+        aside = len(set_aside(directory))
+        found.append(Status(directory.name, state, contents.last(), counted, days, size, aside))
+    return found
+
+
+def _size(directory: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in directory.iterdir())
+
+
+def _is_held(directory: Path) -> bool:
+    """Whether a process holds it: its writer, or whoever adopted it."""
+    if not (directory / "lock").exists():
+        return False
+    fd = os.open(directory / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
