@@ -1,4 +1,4 @@
-"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`.
+"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`, `torture`.
 
 Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 something it needs is away.
 """
@@ -343,10 +343,18 @@ def _columns(titles: list[str], rows: list[list[Any]]) -> str:
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
+def _torture(settings: Settings, options: argparse.Namespace) -> int:
+    from adserver.torture.command import run
+
+    return run(settings, options)
+
+
 # The parser
 
 
 def _parser() -> argparse.ArgumentParser:
+    from adserver.torture.manual import add_arguments
+
     parser = argparse.ArgumentParser(
         prog="adserver",
         description="A direct-sold ad server that a newsroom can run itself.",
@@ -383,6 +391,10 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="print CSV")
     _add_store(report)
     _add_journal(commands)
+    torture = _add(
+        commands, "torture", _torture, "kill, cut off and roll back a service of its own, and add up afterwards"
+    )
+    add_arguments(torture)
     return parser
 
 

@@ -77,7 +77,8 @@ JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
     "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store versions"
     " address_file",
-    "cli": "__init__ archive config_files journal publish reconcile reporting settings store supervisor",
+    "cli": "__init__ archive config_files journal publish reconcile reporting settings store supervisor"
+    " torture.command torture.manual",
     "__main__": "cli",
     "__init__": "",
 }
@@ -127,6 +128,16 @@ def test_an_edge_imports_the_core_and_other_edges_only_along_the_arrows(module: 
     """
     allowed = {**LEAVES, **EDGES, **JOINED}[module].split()
     assert ours(module) <= {*CORE, *allowed}
+
+
+def test_only_the_command_line_knows_the_torture_and_only_when_asked_for_it() -> None:
+    """
+    The service runs without `adserver.torture`, and what is tortured is the service as it is.
+    """
+    modules = [*CORE, *LEAVES, *EDGES, *JOINED]
+    assert [one for one in modules if any(name.startswith("torture") for name in ours(one))] == ["cli"]
+    assert not any(name.startswith("torture") for name in ours("cli", at_once=True))
+    assert ours("torture/manual", at_once=True) | ours("torture/broken", at_once=True) == {"torture.broken"}
 
 
 def test_nobody_imports_the_app() -> None:

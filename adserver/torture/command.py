@@ -1,0 +1,225 @@
+"""`adserver torture`: rounds against real processes, the negative controls, or the simulator; a table at the end."""
+
+import argparse
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from adserver.config_files import read_config
+from adserver.settings import Settings
+from adserver.torture.broken import VARIANTS
+from adserver.torture.ledger import Verdict
+from adserver.torture.manual import CONTROL_EVENTS, CONTROL_ROUNDS
+from adserver.torture.rounds import Done, Round, play
+from adserver.torture.stores import CannotTorture, describe_server, find_server
+
+SERVERS = ("embedded", "redis-server")
+
+T = TypeVar("T")
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """The exit code. Raises CannotTorture when something it needs is not here."""
+    if not sys.platform.startswith("linux"):
+        raise CannotTorture("the torture looks into /proc; run it on Linux")
+    if options.controls or options.broken:
+        names = list(VARIANTS) if options.controls else [options.broken]
+        return _in_loop(_controls(names, settings, options))
+    return _in_loop(_rounds(settings, options))
+
+
+def _in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* so that Ctrl-C and SIGTERM leave nothing running."""
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    return asyncio.run(main())
+
+
+class _Sum(Struct):
+    """One line of the table."""
+
+    rounds: int = 0
+    acknowledged: int = 0
+    unanswered: int = 0
+    replays: int = 0
+    forgiven: int = 0
+    lost: int = 0
+    double: int = 0
+    differs: int = 0
+
+    def add(self, verdict: Verdict) -> None:
+        self.rounds += 1
+        for figure in self.__struct_fields__[1:]:
+            setattr(self, figure, getattr(self, figure) + getattr(verdict, figure))
+
+
+async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
+    programs = _programs(options.server)
+    config, slots = _read_slots(settings)
+    seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
+    rounds, events = options.rounds or 20, options.events or 50_000
+    sums = {program: _Sum() for program in programs}
+    exact = True
+    for number in range(rounds):
+        program = programs[number % len(programs)]
+        wanted = Round(
+            program=program,
+            config=config,
+            slots=slots,
+            events=events,
+            faults=options.faults,
+            seed=seed + number,
+            workers=options.workers,
+            connections=options.connections,
+            keep=options.keep,
+        )
+        name = f"round {number + 1} of {rounds}, {describe_server(program)}, seed {wanted.seed}"
+        done = await play(wanted, _progress(name, events))
+        sums[program].add(done.verdict)
+        _tell(f"{name}: {_words(done)}")
+        if not done.verdict.exact():
+            exact = False
+            _explain(done)
+    lines = [[describe_server(program), *_figures(line)] for program, line in sums.items() if line.rounds]
+    if len(lines) > 1:
+        total = [sum(getattr(line, figure) for line in sums.values()) for figure in _Sum.__struct_fields__]
+        lines.append(["sum", *(f"{n:,}" for n in total)])
+    print(
+        _table(
+            [["server", "rounds", "acknowledged", "unanswered", "replays", "A1", "lost", "double", "differs"], *lines]
+        )
+    )
+    print("exact" if exact else "NOT EXACT")
+    return 0 if exact else 1
+
+
+async def _controls(names: Sequence[str], settings: Settings, options: argparse.Namespace) -> int:
+    """Each broken service must be caught, or the proof proves nothing."""
+    config, slots = _read_slots(settings)
+    lines = []
+    caught_all = True
+    default = _programs(options.server)[-1]
+    for name in names:
+        variant = VARIANTS[name]
+        program = find_server(variant.server) if variant.server else default
+        events, seed = options.events or CONTROL_EVENTS, options.seed or 0
+        rounds = options.rounds or CONTROL_ROUNDS
+        sums, caught = _Sum(), False
+        while not caught and sums.rounds < rounds:
+            wanted = Round(
+                program=program,
+                config=config,
+                slots=slots,
+                events=events,
+                faults=variant.faults,
+                seed=seed + sums.rounds,
+                workers=options.workers,
+                connections=options.connections,
+                broken=name,
+                quiet_s=3,
+                beacons=variant.beacons,
+            )
+            done = await play(wanted, _progress(name, events))
+            sums.add(done.verdict)
+            caught = bool(done.verdict.lost or done.verdict.double or done.verdict.differs)
+        _tell(f"{name}: {'caught' if caught else 'NOT CAUGHT'} in round {sums.rounds}, {describe_server(program)}")
+        caught_all &= caught
+        lines.append(
+            [name, "yes" if caught else "NO", *(f"{n:,}" for n in (sums.rounds, sums.lost, sums.double, sums.differs))]
+        )
+    print(_table([["broken on purpose", "caught", "rounds", "lost", "double", "differs"], *lines]))
+    return 0 if caught_all else 1
+
+
+def _programs(names: str | None) -> list[str]:
+    if names:
+        return [find_server(name.strip()) for name in names.split(",")]
+    found = []
+    for name in SERVERS:
+        try:
+            found.append(find_server(name))
+        except CannotTorture as error:
+            _tell(str(error))
+    if not found:
+        raise CannotTorture("no store server is installed; install adserver[embedded], or name one with --server")
+    return found
+
+
+def _read_slots(settings: Settings) -> tuple[Path, tuple[int, ...]]:
+    """The configuration to serve, and its slots. Raises ConfigError."""
+    config = Path(settings.config).absolute()
+    return config, tuple(slot.id for slot in read_config(config).document.slots)
+
+
+# Saying it
+
+
+def _progress(name: str, events: int) -> Callable[[int], None]:
+    """A bar on standard error, where somebody looks at it."""
+    began = time.monotonic()
+
+    def show(asked: int) -> None:
+        if sys.stderr.isatty():
+            done = min(30, asked * 30 // events)
+            bar = "#" * done + "." * (30 - done)
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            line = f"[{bar}] {asked:,} of {events:,} events, {time.monotonic() - began:.0f} s, {name}"
+            sys.stderr.write(f"\r{line[: width - 1]}\033[K")
+            sys.stderr.flush()
+
+    return show
+
+
+def _tell(sentence: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _words(done: Done) -> str:
+    verdict = done.verdict
+    faults = ", ".join(f"{n} {name}" for name, n in sorted(done.faults.items())) or "no faults"
+    said = "exact" if verdict.exact() else "NOT EXACT"
+    refused = f" ({verdict.refused:,} too old or too early, as clocks jumped)" if verdict.refused else ""
+    return f"{said}, {verdict.acknowledged:,} acknowledged{refused} in {done.seconds:.0f} s; {faults}"
+
+
+def _explain(done: Done) -> None:
+    verdict = done.verdict
+    _tell(f"  lost {verdict.lost}, double {verdict.double}, differs {verdict.differs}, never counted {verdict.waiting}")
+    for what, n in verdict.unexpected.items():
+        _tell(f"  {n} times {what}")
+    if done.kept:
+        _tell(f"  kept in {done.kept}")
+    for line in done.log.splitlines()[-40:]:
+        _tell(f"  | {line}")
+
+
+def _figures(line: _Sum) -> list[str]:
+    return [f"{getattr(line, figure):,}" for figure in line.__struct_fields__]
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if n else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
