@@ -975,6 +975,20 @@ def test_a_live_journal_is_never_adopted(root: Path) -> None:
     adopt_only(root).close()
 
 
+def test_a_journal_without_a_segment_is_an_empty_one(root: Path) -> None:
+    """
+    A worker killed between making its directory and its first segment leaves nothing to count, and stops nobody.
+    """
+    directory = root / "0011223344556677"
+    directory.mkdir(mode=0o700, parents=True)
+    root.chmod(0o700)
+    assert read_all(directory) == []
+    assert Reader(directory).tip() is None
+    [adopted], refused = adopt_dead(root, set())
+    assert (adopted.last, refused) == (0, [])
+    adopted.close()
+
+
 def test_of_two_adopters_one_wins(root: Path) -> None:
     """
     A dead journal is adopted by whoever gets its lock, and by the other only when that one lets go.

@@ -1,4 +1,4 @@
-"""The proof itself, in its short form: real processes killed, cut off and rolled back; and services broken on purpose."""
+"""The proof itself, in its short form: real processes killed and cut off, and services broken on purpose."""
 
 import subprocess
 import sys
