@@ -19,8 +19,11 @@ from adserver.torture.broken import VARIANTS
 from adserver.torture.ledger import Verdict
 from adserver.torture.manual import CONTROL_EVENTS, CONTROL_ROUNDS
 from adserver.torture.rounds import Done, Round, play
+from adserver.torture.simulator import MUTANTS, worlds
 from adserver.torture.stores import CannotTorture, describe_server, find_server
 
+MUTANT_SEEDS = 100
+"""The rarest mutant shows itself in about one world of four."""
 SERVERS = ("embedded", "redis-server")
 
 T = TypeVar("T")
@@ -28,6 +31,8 @@ T = TypeVar("T")
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """The exit code. Raises CannotTorture when something it needs is not here."""
+    if options.simulate:
+        return _simulate(options.first_seed, options.simulate)
     if not sys.platform.startswith("linux"):
         raise CannotTorture("the torture looks into /proc; run it on Linux")
     if options.controls or options.broken:
@@ -144,6 +149,29 @@ async def _controls(names: Sequence[str], settings: Settings, options: argparse.
     return 0 if caught_all else 1
 
 
+def _simulate(first: int, count: int) -> int:
+    """The worlds as they are, where nothing may be violated; then each mutant, which must be."""
+    began = time.monotonic()
+    broken = 0
+    show = _progress("worlds", count)
+    for number, (seed, violation) in enumerate(worlds(first, count), 1):
+        if number % 50 == 0:
+            show(number)
+        if violation:
+            broken += 1
+            _tell(f"seed {seed}: {violation}; run it alone: adserver torture --simulate 1 --first-seed {seed}")
+    _tell(f"{count:,} worlds in {time.monotonic() - began:.0f} s")
+    lines = [["as it is", f"{count:,}", f"{broken:,}"]]
+    caught_all = True
+    for name in MUTANTS:
+        caught = sum(violation is not None for _, violation in worlds(0, MUTANT_SEEDS, name))
+        caught_all &= caught > 0
+        lines.append([name, f"{MUTANT_SEEDS:,}", f"{caught:,}"])
+    print(_table([["simulated", "worlds", "violated"], *lines]))
+    print("no violation, and every mutant caught" if caught_all and not broken else "NOT PROVED")
+    return 0 if caught_all and not broken else 1
+
+
 def _programs(names: str | None) -> list[str]:
     if names:
         return [find_server(name.strip()) for name in names.split(",")]
@@ -176,7 +204,7 @@ def _progress(name: str, events: int) -> Callable[[int], None]:
             done = min(30, asked * 30 // events)
             bar = "#" * done + "." * (30 - done)
             width = os.get_terminal_size(sys.stderr.fileno()).columns
-            line = f"[{bar}] {asked:,} of {events:,} events, {time.monotonic() - began:.0f} s, {name}"
+            line = f"[{bar}] {asked:,} of {events:,}, {time.monotonic() - began:.0f} s, {name}"
             sys.stderr.write(f"\r{line[: width - 1]}\033[K")
             sys.stderr.flush()
 

@@ -43,6 +43,17 @@ def test_a_service_broken_on_purpose_is_caught() -> None:
     assert said.count("  yes  ") == 7
 
 
+@pytest.mark.timeout(300)
+def test_the_protocol_holds_in_5000_simulated_worlds_and_its_mutants_do_not() -> None:
+    """
+    No invariant is violated under any order of crashes, lost replies and rollbacks; each mutant violates one.
+    """
+    code, said = torture("--simulate", "5000", within_s=280)
+    assert code == 0, said
+    assert "as it is             5,000         0" in said
+    assert said.endswith("every mutant caught\n")
+
+
 def test_a_word_it_does_not_know_is_refused_with_those_it_does() -> None:
     """
     A misspelt fault is a usage error that lists the faults.

@@ -1,0 +1,587 @@
+"""The counting protocol in made-up worlds: every crash, lost reply and rollback in any order, from one seed each.
+
+What runs is the service's own code where it decides: `Shipper`'s reading of cursors, checking and shipping of a day,
+`Source`, `Block` and `tally`. Around it everything is a model: journals (records and how many of them are synced),
+the network (lost requests, lost replies, requests that arrive long after their sender gave up), the store (what of it
+is on disk, and at the replica), workers that die and adopters. There is no loop, thread, clock or file: the
+service's coroutines are driven by hand, one await at a time, in an order the seed decides.
+
+Left out, for the process torture to try: segments and their damage, failing syncs, and `Shipper`'s two outer loops
+(written here again as `Worker.ship`, because they sleep and read in threads).
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from adserver import events
+from adserver.errors import StoreRefused, StoreUnavailable
+from adserver.events import TOKEN_BIT, Block, Type
+from adserver.journal import Journal, Reader
+from adserver.ship import MOST_TOKEN_EVENTS, Shipper, Source
+from adserver.store import Applied, Outcome, Store
+from adserver.tally import Batch, field_of
+from adserver.torture.model import StoreModel
+
+MUTANTS = {
+    "no-compare-and-set": "the store applies a batch whatever its cursor says",
+    "no-bits": "the store does not remember tokens",
+    "forget-at-reply": "the journal is forgotten at the store's reply",
+    "acknowledge-before-sync": "beacons are answered before their record is synced",
+    "stable-id": "a worker's next boot goes on under the same producer id",
+    "torn-batch": "a batch is several write commands, and a power cut leaves half of one",
+    "no-reread": "cursors are not read again after a reconnect",
+    "unsynced-adoption": "an adopter ships a dead worker's records without syncing them first",
+}
+
+_STEPS = 260
+_QUIET_ROUNDS = 60
+_DAYS = (20_000, 20_001)
+_ADS = (b"\1" * 7 + b"\0", b"\2" * 7 + b"\0")
+
+
+class Violation(AssertionError):
+    """An invariant does not hold in some world."""
+
+
+class Fact(NamedTuple):
+    """What a record counts for, worked out apart from `tally`. *token* is None for what counts once per record."""
+
+    day: int
+    field: str
+    token: tuple[bytes, int, int] | None
+
+
+class Disk:
+    """One producer's journal: its records, and how many of them no power cut can take. Stands in for a Reader."""
+
+    def __init__(self, producer: bytes) -> None:
+        self.directory = Path("/simulated") / producer.hex()
+        self.producer = producer
+        self.names: dict[bytes, str] = {}
+        self.facts: list[Fact] = []
+        self.synced = 0
+        self.promised = 0
+        self.forgotten: dict[int, int] = {}
+        self.locked = True
+        self.on_synced: Callable[[], None] = lambda: None
+        self._data = bytearray()
+
+    def append(self, type_: Type, day: int, issuer: bytes, serial: int, ad: bytes) -> int:
+        number = len(self.facts) + 1
+        self._data += events.pack(type_, 0, day, 7, issuer, serial, ad, 0, number) + b"\0\0\0\0"
+        token = (issuer, serial, int(type_)) if type_ in TOKEN_BIT else None
+        self.facts.append(Fact(day, field_of(type_, 0, 7, ad), token))
+        return number
+
+    def cut(self, to: int) -> None:
+        del self.facts[to:]
+        del self._data[to * events.STORED :]
+
+    def read_block(self, after: int, last: int | None, limit: int) -> Block:
+        """As `Reader.read_block`."""
+        last = len(self.facts) if last is None else min(last, len(self.facts))
+        last = min(last, after + limit)
+        return Block(after + 1, bytes(self._data[after * events.STORED : max(after, last) * events.STORED]))
+
+
+class Call:
+    """Something the service awaits: a request to the store, or with no *server* a moment's rest."""
+
+    def __init__(self, connection: "Connection | None", work: Callable[[StoreModel], Any] | None) -> None:
+        self.connection = connection
+        self.work = work
+
+    def __await__(self) -> Generator["Call", Any, Any]:
+        return (yield self)
+
+
+class Connection:
+    """Stands in for a Store: each command of it goes into the network, and may not come back."""
+
+    def __init__(self, world: "World", server: StoreModel) -> None:
+        self.world = world
+        self.server = server
+        self.broken = False
+
+    async def cursors(self, day: int, producers: list[bytes]) -> list[int]:
+        return cast("list[int]", await Call(self, lambda server: server.cursors(day, producers)))
+
+    async def apply(self, producer: bytes, batch: Batch) -> Outcome:
+        world = self.world
+        disk = world.disks[producer]
+        if world.mutant == "forget-at-reply" and batch.start < disk.forgotten.get(batch.day, 0):
+            batch = Batch(batch.day, batch.start, batch.end, 0, {}, {})  # what it asks for is gone
+        outcome = cast("Outcome", await Call(self, lambda server: world.apply(server, producer, batch)))
+        if isinstance(outcome, Applied):
+            disk.forgotten[batch.day] = max(disk.forgotten.get(batch.day, 0), outcome.cursor)
+        return outcome
+
+
+class Worker:
+    """One boot of a worker: its journal, who waits for it, and its shipper, driven by hand."""
+
+    def __init__(self, world: "World", disk: Disk) -> None:
+        self.world = world
+        self.disk = disk
+        self.serial = 0
+        self.syncing: dict[tuple[bytes, int, int], int] = {}
+        self.waiting: list[tuple[int, Event]] = []
+        self.shipper = Shipper(cast("Journal", disk), disk.directory.parent, "")
+        self.shipper.own = self.source(disk, lambda: disk.synced)
+        self.shipper.sources = [self.shipper.own]
+        self.adopted: list[Disk] = []
+        self.reread_due = False
+        self._running: Coroutine[Call, Any, None] = self.ship()
+        self.call: Call = self._running.send(None)
+
+    @staticmethod
+    def source(disk: Disk, last: Callable[[], int]) -> Source:
+        return Source(cast("Reader", disk), last, disk.names)
+
+    async def ship(self) -> None:
+        """`Shipper.run` and its loop, with rests where they sleep."""
+        shipper = self.shipper
+        while True:
+            try:
+                connection = Connection(self.world, self.world.primary)
+                store = cast("Store", connection)
+                if self.world.mutant != "no-reread":
+                    await shipper._reread(store)
+                while True:
+                    if self.reread_due and self.world.mutant != "no-reread":
+                        self.reread_due = False
+                        await shipper._reread(store)
+                    for source in list(shipper.sources):
+                        while await self._ship_some(store, source):
+                            pass
+                    await Call(connection, None)
+            except (StoreUnavailable, StoreRefused):
+                if self.world.mutant != "no-reread":
+                    for source in shipper.sources:
+                        source.forget()
+            await Call(None, None)
+
+    async def _ship_some(self, store: Store, source: Source) -> bool:
+        """`Shipper._ship_some`, without its thread."""
+        if source.position >= source.last():
+            return False
+        block = source.read()
+        if not block:
+            return False
+        for part in block.parts(MOST_TOKEN_EVENTS):
+            for day in part.days():
+                if not await self.shipper._ship_day(store, source, day, part):
+                    return True
+            source.position = max(source.position, part.last)
+        return True
+
+    def resume(self, result: object = None, error: Exception | None = None) -> None:
+        self.call = self._running.throw(error) if error else self._running.send(result)
+
+    def close(self) -> None:
+        self._running.close()
+
+
+class Event(NamedTuple):
+    """A token event a reader sends: day and ad are in the token, *view* is the reader's own name for it."""
+
+    view: int
+    day: int
+    issuer: bytes
+    serial: int
+    type: Type
+    ad: bytes
+
+    @property
+    def field(self) -> tuple[int, str]:
+        return self.day, field_of(self.type, 0, 7, self.ad)
+
+    @property
+    def key(self) -> tuple[bytes, int, int]:
+        return self.issuer, self.serial, int(self.type)
+
+
+class World:
+    """One seed's: two workers, their journals, a store, readers, and everything that happens to them."""
+
+    def __init__(self, seed: int, mutant: str | None = None) -> None:
+        self.rng = random.Random(seed)
+        self.mutant = mutant
+        self.disks: dict[bytes, Disk] = {}
+        self.primary = self._server()
+        self.late: list[tuple[StoreModel, Callable[[StoreModel], Any]]] = []
+        self.workers: list[Worker] = []
+        self.seen: set[tuple[bytes, int, int]] = set()
+        self.acknowledged: set[Event] = set()
+        self.views = 0
+        self.to_send: list[Event] = []
+        self.sent: list[Event] = []
+        self.batches: list[tuple[bytes, Batch]] = []
+        self.steps = 0
+        for _ in range(2):
+            self.boot()
+        self.actions = self._choose_actions()
+
+    def _server(self) -> StoreModel:
+        server = StoreModel()
+        server.compares = self.mutant != "no-compare-and-set"
+        server.remembers_tokens = self.mutant != "no-bits"
+        return server
+
+    def _choose_actions(self) -> tuple[list[Callable[[], None]], list[float]]:
+        """What can happen, and how often here: some worlds know no failovers, others little else."""
+        rng = self.rng
+        usual: list[tuple[Callable[[], None], float]] = [
+            (self.view, 6),
+            (self.send, 10),
+            (self.sync, 6),
+            (self.deliver, 26),
+            (self.adopt, 1.5),
+        ]
+        faults = [
+            self.lose_request,
+            self.lose_reply,
+            self.delay_request,
+            self.deliver_late,
+            self.kill_worker,
+            self.cut_power,
+            self.kill_store,
+            self.cut_power_of_store,
+            self.fail_over,
+            self.wipe_store,
+            self.replay,
+            self.reread,
+            self.store_syncs,
+            self.replica_follows,
+        ]
+        weighted = usual + [(fault, rng.choice((0, 0.2, 0.5, 1.5))) for fault in faults]
+        return [action for action, _ in weighted], [weight for _, weight in weighted]
+
+    # Running
+
+    def run(self) -> None:
+        """Raises Violation."""
+        try:
+            actions, weights = self.actions
+            for action in self.rng.choices(actions, weights, k=_STEPS):
+                self.steps += 1
+                action()
+            self._heal()
+            self._check_end()
+        finally:
+            for worker in self.workers:
+                worker.close()
+
+    def boot(self, again: Disk | None = None) -> None:
+        """A worker starts, with a journal and an id of its own (the stable id is one of the mutants)."""
+        disk = again
+        if disk is None or self.mutant != "stable-id":
+            disk = Disk(self.rng.randbytes(8))
+            self.disks[disk.producer] = disk
+        disk.locked = True
+        self.workers.append(Worker(self, disk))
+
+    def _heal(self) -> None:
+        """Nothing fails any more: what is unanswered is sent again, and all is shipped."""
+        self.late.clear()
+        for worker in self.workers:  # an old primary is shut down at last
+            if worker.call.connection and worker.call.connection.server is not self.primary:
+                worker.call.connection.broken = True
+        for round_ in range(_QUIET_ROUNDS):
+            while self.to_send:
+                self.send()
+            for worker in list(self.workers):
+                self._sync(worker)
+            self.adopt(sure=True)
+            for worker in self.workers:
+                worker.reread_due |= round_ % 4 == 0
+                for _ in range(12):
+                    self._deliver(worker)
+            if round_ > 8 and not self.to_send and self._is_quiet():
+                return
+        raise Violation("I4: the store never counts to the journals' ends")
+
+    def _is_quiet(self) -> bool:
+        if self.mutant == "no-reread":
+            return True
+        return all(
+            self.primary.partition(day).cursors.get(producer, 0) >= end
+            for producer, disk in self.disks.items()
+            for day, end in _ends(disk).items()
+        )
+
+    # Readers
+
+    def view(self) -> None:
+        """A snippet: acknowledged as soon as its record is stored. Its beacons follow some time."""
+        if not self.workers:
+            return
+        rng, worker = self.rng, self.rng.choice(self.workers)
+        day, ad, issuer = rng.choice(_DAYS), rng.choice(_ADS), worker.disk.producer[:5]
+        serial, worker.serial = worker.serial, worker.serial + 1
+        self.views += 1
+        worker.disk.append(Type.SERVED, day, issuer, serial, ad)
+        for type_ in (Type.IMPRESSION, Type.VIEWABLE, Type.CLICK):
+            if rng.random() < 0.6:
+                self.to_send.append(Event(self.views, day, issuer, serial, type_, ad))
+
+    def send(self) -> None:
+        if self.to_send and self.workers:
+            self._send(self.to_send.pop(self.rng.randrange(len(self.to_send))))
+
+    def replay(self) -> None:
+        if self.sent and self.workers:
+            self._send(self.rng.choice(self.sent))
+
+    def _send(self, event: Event) -> None:
+        worker = self.rng.choice(self.workers)
+        self.sent.append(event)
+        if event.key in self.seen:
+            self.acknowledged.add(event)
+            return
+        if event.key in worker.syncing:
+            number = worker.syncing[event.key]
+        else:
+            number = worker.disk.append(event.type, event.day, event.issuer, event.serial, event.ad)
+            worker.syncing[event.key] = number
+        worker.waiting.append((number, event))
+        if self.mutant == "acknowledge-before-sync":
+            self._acknowledge(worker, number)
+
+    def sync(self) -> None:
+        if self.workers:
+            self._sync(self.rng.choice(self.workers))
+
+    def _sync(self, worker: Worker) -> None:
+        worker.disk.synced = len(worker.disk.facts)
+        self._acknowledge(worker, worker.disk.synced)
+
+    def _acknowledge(self, worker: Worker, number: int) -> None:
+        done = [event for waits_for, event in worker.waiting if waits_for <= number]
+        worker.waiting = [one for one in worker.waiting if one[0] > number]
+        for event in done:
+            worker.syncing.pop(event.key, None)
+            self.seen.add(event.key)
+        self.acknowledged.update(done)
+        worker.disk.promised = max(worker.disk.promised, number if done else 0)
+
+    # Workers
+
+    def _end(self, worker: Worker) -> None:
+        """kill -9: who waited for it hears nothing and sends again, or goes away."""
+        self.workers.remove(worker)
+        worker.close()
+        if worker.call.work is not None and worker.call.connection and self.rng.random() < 0.5:
+            self.late.append((worker.call.connection.server, worker.call.work))
+        worker.disk.locked = False
+        for disk in worker.adopted:
+            disk.locked = False
+        self.to_send += [event for _, event in worker.waiting if self.rng.random() < 0.8]
+
+    def kill_worker(self) -> None:
+        if self.workers:
+            worker = self.rng.choice(self.workers)
+            self._end(worker)
+            self.boot(worker.disk)
+
+    def cut_power(self) -> None:
+        """All workers end, and every journal loses a part of what was not synced; nobody remembers repeats."""
+        ended = list(self.workers)
+        for worker in ended:
+            self._end(worker)
+        for disk in self.disks.values():
+            disk.cut(self.rng.randint(disk.synced, len(disk.facts)))
+            disk.synced = len(disk.facts)
+            if disk.promised > len(disk.facts):
+                raise Violation(f"I3: record {disk.promised} was acknowledged and is gone")
+        self.seen.clear()
+        self._check_store()
+        for worker in ended:
+            self.boot(worker.disk)
+
+    def adopt(self, *, sure: bool = False) -> None:
+        """One worker takes over the journals whose writer is gone; now and then two do (a copied volume)."""
+        if not self.workers:
+            return
+        worker = self.rng.choice(self.workers)
+        for disk in self.disks.values():
+            copied = not sure and disk is not worker.disk and disk in self._dead() and self.rng.random() < 0.1
+            if (disk.locked and not copied) or disk in worker.adopted:
+                continue
+            if self.mutant != "unsynced-adoption":
+                disk.synced = len(disk.facts)
+            disk.locked = True
+            worker.adopted.append(disk)
+            last = len(disk.facts)
+            worker.shipper.sources.append(Worker.source(disk, lambda last=last: last))  # type: ignore[misc]
+
+    def _dead(self) -> list[Disk]:
+        alive = [worker.disk for worker in self.workers]
+        return [disk for disk in self.disks.values() if disk not in alive]
+
+    def reread(self) -> None:
+        for worker in self.workers:
+            worker.reread_due = True
+
+    # The network
+
+    def _call(self) -> tuple[Worker, Call] | None:
+        asking = [worker for worker in self.workers if worker.call.work is not None]
+        if not asking:
+            return None
+        worker = self.rng.choice(asking)
+        return worker, worker.call
+
+    def deliver(self) -> None:
+        if self.workers:
+            self._deliver(self.rng.choice(self.workers))
+
+    def _deliver(self, worker: Worker) -> None:
+        call = worker.call
+        if call.connection is not None and call.connection.broken:
+            worker.resume(error=StoreUnavailable("the connection ended"))
+        elif call.connection is None or call.work is None:
+            worker.resume()
+        else:
+            worker.resume(call.work(call.connection.server))
+
+    def lose_request(self) -> None:
+        if found := self._call():
+            found[0].resume(error=StoreUnavailable("no answer"))
+
+    def lose_reply(self) -> None:
+        if found := self._call():
+            worker, call = found
+            if call.connection and call.work and not call.connection.broken:
+                call.work(call.connection.server)
+            worker.resume(error=StoreUnavailable("no answer"))
+
+    def delay_request(self) -> None:
+        """Its sender gives up, and it arrives all the same, some time."""
+        if found := self._call():
+            worker, call = found
+            if call.connection and call.work:
+                self.late.append((call.connection.server, call.work))
+            worker.resume(error=StoreUnavailable("no answer"))
+
+    def deliver_late(self) -> None:
+        if self.late:
+            server, work = self.late.pop(self.rng.randrange(len(self.late)))
+            work(server)
+
+    # The store
+
+    def apply(self, server: StoreModel, producer: bytes, batch: Batch) -> Outcome:
+        """A batch arrives at *server*."""
+        outcome = server.apply(producer, batch)
+        self.batches.append((producer, batch))
+        if server is self.primary:
+            self._check_store(batch.day)
+        return outcome
+
+    def store_syncs(self) -> None:
+        self.primary.synced = len(self.primary.log)
+
+    def replica_follows(self) -> None:
+        log = len(self.primary.log)
+        self.primary.replicated = self.rng.randint(min(self.primary.replicated, log), log)
+
+    def _break_connections(self, share: float = 1.0) -> None:
+        for worker in self.workers:
+            if worker.call.connection and self.rng.random() < share:
+                worker.call.connection.broken = True
+
+    def kill_store(self) -> None:
+        self.late = [(server, work) for server, work in self.late if server is not self.primary]
+        self._break_connections()
+
+    def cut_power_of_store(self) -> None:
+        """It comes back with a part of what its file had not synced."""
+        self.kill_store()
+        log = self.primary.log
+        self.primary.undo(self.rng.randint(self.primary.synced, len(log)), torn=self.mutant == "torn-batch")
+        self.primary.synced = len(log)
+        self._check_store()
+
+    def fail_over(self) -> None:
+        """The replica takes over as far as it got; who is still connected to the old one may stay there a while."""
+        old = self.primary
+        self.primary = old.copy()
+        self.primary.undo(old.replicated)
+        self.primary.replicated = self.rng.randint(0, len(self.primary.log))
+        self._break_connections(self.rng.choice((0.5, 1.0)))
+        self._check_store()
+
+    def wipe_store(self) -> None:
+        self.primary.wipe()
+
+    # The invariants
+
+    def _check_store(self, *days: int) -> None:
+        """I1, I2, I5, I10: the store is at every moment exactly what its cursors say it has counted."""
+        for day in days or list(self.primary.days):
+            there = self.primary.partition(day)
+            expected: Counter[str] = Counter()
+            tokens: set[tuple[bytes, int, int]] = set()
+            for producer, cursor in there.cursors.items():
+                disk = self.disks[producer]
+                if cursor > disk.synced:
+                    raise Violation(f"I2: the store counted {cursor} records, and {disk.synced} are synced")
+                for fact in disk.facts[:cursor]:
+                    if fact.day == day and fact.token not in tokens:
+                        expected[fact.field] += 1
+                        if fact.token:
+                            tokens.add(fact.token)
+            for field in there.counts.keys() | expected.keys():
+                if there.counts.get(field, 0) != expected[field]:
+                    raise Violation(f"I1: {field} is {there.counts.get(field, 0)}, journals say {expected[field]}")
+
+    def _check_end(self) -> None:
+        """I4 and I13, and that what is applied again changes nothing (I9), nor what comes after sealing (I8)."""
+        self._check_store()
+        everything = [fact for disk in self.disks.values() for fact in disk.facts]
+        held = {fact.token for fact in everything if fact.token}
+        if missing := {event.key for event in self.acknowledged} - held:
+            raise Violation(f"I3: {len(missing)} acknowledged events are in no journal")
+        expected: Counter[tuple[int, str]] = Counter((fact.day, fact.field) for fact in everything if not fact.token)
+        once = {fact.token: (fact.day, fact.field) for fact in everything if fact.token}
+        expected.update(once.values())
+        counted = self._counts()
+        if counted != +expected:
+            raise Violation(f"I4, I13: the store counts {counted.total()}, the journals hold {expected.total()}")
+        for field, n in Counter(event.field for event in self.acknowledged).items():
+            if counted[field] < n:
+                raise Violation(f"I4: {n} of {field} were acknowledged, and {counted[field]} are counted")
+        for producer, batch in self.batches:
+            self.primary.apply(producer, batch)
+        if counted != self._counts():
+            raise Violation("I9: a batch applied again changed the counts")
+        for day in self.primary.days.values():
+            day.sealed = True
+        for producer, batch in self.batches:
+            self.primary.apply(producer, Batch(batch.day, batch.end, batch.end + 1, 1, {"1:7:x": 1}, {}))
+        if counted != self._counts():
+            raise Violation("I8: a sealed day changed")
+
+    def _counts(self) -> Counter[tuple[int, str]]:
+        return +Counter({(day, field): n for day, one in self.primary.days.items() for field, n in one.counts.items()})
+
+
+def _ends(disk: Disk) -> dict[int, int]:
+    """By day the number of its last record in this journal."""
+    return {fact.day: number for number, fact in enumerate(disk.facts, 1)}
+
+
+def worlds(first: int, count: int, mutant: str | None = None) -> Iterator[tuple[int, str | None]]:
+    """Run the world of each seed; the seed, and what was violated in it, if anything."""
+    for seed in range(first, first + count):
+        world = World(seed, mutant)
+        try:
+            world.run()
+        except Violation as found:
+            yield seed, f"{found} (step {world.steps})"
+        else:
+            yield seed, None
