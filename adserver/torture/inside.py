@@ -77,7 +77,9 @@ class Disk:
             end = self._valid[found.st_ino] = _valid_end(fd, path, min(self._valid.get(found.st_ino, 0), found.st_size))
             return min(end, self._lost_behind.get(found.st_ino, end))
         if path.endswith(b".spare"):  # a new file, perhaps with the inode of one removed
+            self.note("new", found.st_ino)
             self._valid.pop(found.st_ino, None)
+            self._safe.pop(found.st_ino, None)
             self._lost_behind.pop(found.st_ino, None)
             return 0
         return found.st_size

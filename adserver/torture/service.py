@@ -194,8 +194,10 @@ def _safe(side: Path) -> tuple[dict[int, int], dict[str, dict[str, int]]]:
     files: dict[int, int] = {}
     directories: dict[str, dict[str, int]] = {}
     for words in _notes(side):
-        if words[1] == "file":
-            files[int(words[2])] = int(words[3])
+        if words[1] == "new":
+            files.pop(int(words[2]), None)
+        elif words[1] == "file":  # an adopter whose sync failed knows less than the writer before it
+            files[int(words[2])] = max(files.get(int(words[2]), 0), int(words[3]))
         elif words[1] == "directory":
             directories[words[2]] = {name: int(inode) for name, inode in (word.split("=") for word in words[3:])}
     return files, directories
