@@ -230,6 +230,8 @@ def _explain(done: Done) -> None:
     _tell(f"  lost {verdict.lost}, double {verdict.double}, differs {verdict.differs}, never counted {verdict.waiting}")
     for what, n in verdict.unexpected.items():
         _tell(f"  {n} times {what}")
+    for what in verdict.missing:
+        _tell(f"  acknowledged and in no journal: {what}")
     if done.kept:
         _tell(f"  kept in {done.kept}")
     for line in done.log.splitlines()[-40:]:

@@ -100,10 +100,10 @@ class Driver:
                 reader.close()
 
     async def _read_pages(self, reader: "_Reader", rng: random.Random, deadline: float) -> None:
-        """Views, each with its beacons; for a quarter of every second views alone, so that unsynced ones gather."""
+        """Views, each with its beacons; for a tenth of every second views alone, so that unsynced ones gather."""
         beacons: deque[tuple[bytes, Type, bytes]] = deque()
         while (self.asked < self._events or beacons) and time.monotonic() < deadline:
-            views_only = not self._beacons or time.monotonic() % 1 < 0.25
+            views_only = not self._beacons or time.monotonic() % 1 < 0.1
             while beacons and (not views_only or self.asked >= self._events):
                 await self._send(reader, rng, *beacons.popleft(), deadline)
             if self.asked >= self._events:

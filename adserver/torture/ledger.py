@@ -27,11 +27,14 @@ class Verdict(Struct, frozen=True):
     differs: int
     waiting: int
     unexpected: dict[str, int]
+    missing: tuple[str, ...]
 
     def exact(self) -> bool:
         return not (self.lost or self.double or self.differs or self.waiting or self.unexpected)
 
 
+_ANSWERED_ANYWAY = (Type.SERVED, Type.CLICK)
+"""A reader gets the snippet, or the page behind an ad, also when no journal takes the event."""
 _COUNT = re.compile(rb"[1-9]:[0-9]+:")
 Counts = dict[tuple[int, str], int]
 """By day and field."""
@@ -77,15 +80,22 @@ async def read_counts(url: str, days: Iterable[int]) -> Counts:
     return found
 
 
-def judge(notes: Notes, journals: Journals, counts: Counts, forgiven: Lost, waiting: int) -> Verdict:
+def judge(
+    notes: Notes, journals: Journals, counts: Counts, lost_to_power: Lost, uncounted: Lost, waiting: int
+) -> Verdict:
     """Compare the three. An event counts as lost when it was acknowledged and is missing, in the journals or the store.
 
     Per day, ad and type: acknowledged <= count <= acknowledged + unanswered. A snippet nobody got an answer for may
     have been of any ad of any day, so those few are taken off the sum.
     """
-    pardoned = {key for key in notes.at_once if tuple(key) in forgiven and tuple(key) not in journals.events}
+    pardoned = {
+        key
+        for key in notes.acknowledged
+        if key not in journals.events
+        and ((key in notes.at_once and key in lost_to_power) or (key.type in _ANSWERED_ANYWAY and key in uncounted))
+    }
     strict = notes.acknowledged - pardoned
-    missing = sum(tuple(key) not in journals.events for key in strict)
+    missing = [key for key in strict if key not in journals.events]
     by_group: Counter[tuple[int, int, str]] = Counter()
     for (day, field), n in counts.items():
         type_, _, subject = field.split(":")[:3]
@@ -109,11 +119,16 @@ def judge(notes: Notes, journals: Journals, counts: Counts, forgiven: Lost, wait
         replays=notes.replays,
         refused=notes.refused,
         forgiven=len(pardoned),
-        lost=max(missing, short),
+        lost=max(len(missing), short),
         double=double,
         differs=sum(
             abs(counts.get(one, 0) - journals.counts.get(one, 0)) for one in counts.keys() | journals.counts.keys()
         ),
         waiting=waiting,
         unexpected=dict(notes.unexpected),
+        missing=tuple(
+            f"{Type(key.type).name.lower()} of {key.issuer.hex()} token {key.serial}, day {notes.about[key].day}"
+            f"{', at level A1' if key in notes.at_once else ''}"
+            for key in missing[:5]
+        ),
     )

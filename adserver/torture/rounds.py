@@ -73,8 +73,7 @@ async def play(wanted: Round, progress: Callable[[int], None]) -> Done:
         journals = Journals(service.producers())
         days = {day for day, _ in journals.counts}
         counts = await ledger.read_counts(f"redis://127.0.0.1:{faults.primary.port}", days)
-        forgiven = faults.lost_to_power | service.uncounted()
-        verdict = ledger.judge(driver.notes, journals, counts, forgiven, waiting)
+        verdict = ledger.judge(driver.notes, journals, counts, faults.lost_to_power, service.uncounted(), waiting)
         kept = None
         if wanted.keep and not verdict.exact():
             kept = Path(tempfile.mkdtemp(prefix="adserver-inexact-"))
