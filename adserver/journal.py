@@ -15,6 +15,7 @@ Rules that must hold here:
 """
 
 import asyncio
+import errno
 import fcntl
 import itertools
 import logging
@@ -796,6 +797,7 @@ class Adopted:
                         path.replace(kept)
                         return
                     _copy(path, kept)
+                _store_again(fd, HEADER + keep * RECORD)
                 os.ftruncate(fd, HEADER + keep * RECORD)
             os.fsync(fd)
         finally:
@@ -815,6 +817,19 @@ def _has_records(fd: int, number: int, place: int, places: int, producer: bytes)
         place += 8192
         number += 8192
     return False
+
+
+def _store_again(fd: int, size: int) -> None:
+    """Write the first *size* bytes anew where they are, and sync.
+
+    After a sync that failed, its writer's or an earlier adopter's, the kernel takes pages for clean that never
+    reached the disk: the next sync would succeed, and do nothing for them.
+    """
+    for start in range(0, size, len(_ZEROS)):
+        piece = os.pread(fd, min(len(_ZEROS), size - start), start)
+        if os.pwrite(fd, piece, start) != len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(fd)
 
 
 def _copy(path: Path, to: Path) -> None:

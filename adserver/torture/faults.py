@@ -145,7 +145,11 @@ class Faults:
 
     async def _disk(self) -> None:
         lasting = self._rng.choice((0.005, 0.05, 0.3))
-        if self._rng.random() < 0.7:
+        if self._rng.random() < 0.2:  # the journal of a dead worker, as its adopter tries to sync it
+            self._service.kill_worker(self._rng)
+            lasting = 1.3
+            self._control.fail_syncs(time.monotonic() + lasting, 1.0)
+        elif self._rng.random() < 0.7:
             self._control.fail_syncs(time.monotonic() + lasting, self._rng.choice((0.3, 1.0)))
         else:
             self._control.fill_disk(time.monotonic() + 3 * lasting)

@@ -34,8 +34,6 @@ class Disk:
             side / f"notes-{os.getpid()}-{time.monotonic_ns()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND
         )
         self._valid: dict[int, int] = {}
-        self._safe: dict[int, int] = {}
-        self._lost_behind: dict[int, int] = {}
         self.pretending = threading.local()
 
     def note(self, *words: object) -> None:
@@ -51,6 +49,15 @@ class Disk:
 
         return sync
 
+    def wrap_write(self, real: Callable[[int, bytes, int], int]) -> Callable[[int, bytes, int], int]:
+        def write(fd: int, data: bytes, offset: int) -> int:
+            written = real(fd, data, offset)
+            if os.readlink(b"/proc/self/fd/%d" % fd).startswith(self._journals):
+                self.note("rewritten", os.fstat(fd).st_ino)
+            return written
+
+        return write
+
     def _sync(self, real: Callable[[int], None], fd: int, path: bytes) -> None:
         found = os.fstat(fd)
         _, until, probability, full_until = self._control.read()
@@ -59,7 +66,7 @@ class Disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if now < until and random.random() < probability:
             if path.endswith(b".seg"):  # the kernel calls these pages clean now: no later sync will write them
-                self._lost_behind.setdefault(found.st_ino, self._safe.get(found.st_ino, 0))
+                self.note("failed", found.st_ino)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if stat.S_ISDIR(found.st_mode):
             names = " ".join(f"{entry.name}={entry.inode()}" for entry in os.scandir(fd))
@@ -68,19 +75,16 @@ class Disk:
             return
         size = self._measure(fd, found, path)
         real(fd)
-        self._safe[found.st_ino] = size
         self.note("file", found.st_ino, size)
 
     def _measure(self, fd: int, found: os.stat_result, path: bytes) -> int:
         """The bytes of the file that hold something a reader takes."""
         if path.endswith(b".seg"):
             end = self._valid[found.st_ino] = _valid_end(fd, path, min(self._valid.get(found.st_ino, 0), found.st_size))
-            return min(end, self._lost_behind.get(found.st_ino, end))
+            return end
         if path.endswith(b".spare"):  # a new file, perhaps with the inode of one removed
             self.note("new", found.st_ino)
             self._valid.pop(found.st_ino, None)
-            self._safe.pop(found.st_ino, None)
-            self._lost_behind.pop(found.st_ino, None)
             return 0
         return found.st_size
 
@@ -135,6 +139,7 @@ def install(side: Path) -> None:
     disk = Disk(side, Path(os.environ["ADSERVER_DATA_DIR"]) / "journal", control)
     os.fsync = disk.wrap(os.fsync)  # type: ignore[assignment]
     os.fdatasync = disk.wrap(os.fdatasync)  # type: ignore[assignment]
+    os.pwrite = disk.wrap_write(os.pwrite)  # type: ignore[assignment]
     real, real_ns = time.time, time.time_ns
     time.time = lambda: real() + control.read()[0]
     time.time_ns = lambda: real_ns() + int(control.read()[0] * 1e9)

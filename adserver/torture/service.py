@@ -192,12 +192,20 @@ def _notes(side: Path) -> list[list[str]]:
 def _safe(side: Path) -> tuple[dict[int, int], dict[str, dict[str, int]]]:
     """By inode how many bytes are safe, and by directory the names that are."""
     files: dict[int, int] = {}
+    failed: dict[int, int] = {}
     directories: dict[str, dict[str, int]] = {}
     for words in _notes(side):
+        if words[1] in ("new", "rewritten", "failed", "file"):
+            inode = int(words[2])
         if words[1] == "new":
-            files.pop(int(words[2]), None)
-        elif words[1] == "file":  # an adopter whose sync failed knows less than the writer before it
-            files[int(words[2])] = max(files.get(int(words[2]), 0), int(words[3]))
+            files.pop(inode, None)
+            failed.pop(inode, None)
+        elif words[1] == "rewritten":  # these pages are dirty again: the next sync writes them
+            failed.pop(inode, None)
+        elif words[1] == "failed":
+            failed.setdefault(inode, files.get(inode, 0))
+        elif words[1] == "file":
+            files[inode] = max(files.get(inode, 0), min(int(words[3]), failed.get(inode, 1 << 62)))
         elif words[1] == "directory":
             directories[words[2]] = {name: int(inode) for name, inode in (word.split("=") for word in words[3:])}
     return files, directories

@@ -989,6 +989,51 @@ def test_a_journal_without_a_segment_is_an_empty_one(root: Path) -> None:
     adopted.close()
 
 
+def test_an_adopter_stores_anew_what_a_failed_sync_may_have_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A second try at adoption does not believe a sync that has nothing to do: the records are written again before it.
+    """
+    directory = _dead_journal(root)
+    segment = next(directory.glob("*.seg"))
+    steps: list[str] = []
+    real_write, real_sync, failing = os.pwrite, os.fsync, [True]
+
+    def write(fd: int, data: bytes, offset: int) -> int:
+        steps.append(f"write {offset}")
+        return real_write(fd, data, offset)
+
+    def sync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(segment):
+            steps.append("sync")
+            if failing.pop() if failing else False:
+                raise OSError(errno.EIO, "Input/output error")
+        real_sync(fd)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    monkeypatch.setattr(os, "fsync", sync)
+    assert adopt_dead(root, set()) == ([], [f"{directory} cannot be adopted: [Errno 5] Input/output error"])
+    [adopted], _ = adopt_dead(root, set())
+    adopted.close()
+    assert steps == ["write 0", "sync", "write 0", "sync", "sync"]
+    assert serials(read_all(directory)) == [1, 2, 3]
+
+
+def _dead_journal(root: Path) -> Path:
+    """A journal whose writer was killed with three records in it, unsynced and with room behind them."""
+
+    async def body(to: Journal) -> None:
+        for _ in range(3):
+            put(to)
+        shutil.copytree(to.directory, copied)
+        await to.drain()
+
+    copied = root.parent / "copied"
+    live = with_journal(root, body)
+    shutil.rmtree(live)
+    copied.chmod(0o700)
+    return Path(copied.rename(live))
+
+
 def test_of_two_adopters_one_wins(root: Path) -> None:
     """
     A dead journal is adopted by whoever gets its lock, and by the other only when that one lets go.
