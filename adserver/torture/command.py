@@ -2,12 +2,12 @@
 
 import argparse
 import asyncio
-import os
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,14 +75,17 @@ class _Sum(Struct):
 
 
 async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
-    programs = _programs(options.server)
+    programs = {program: describe_server(program) for program in _programs(options.server)}
     config, slots = _read_slots(settings)
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     rounds, events = options.rounds or 20, options.events or 50_000
     sums = {program: _Sum() for program in programs}
+    bar = _Bar(rounds * events)
     exact = True
-    for number in range(rounds):
-        program = programs[number % len(programs)]
+
+    async def one(number: int) -> None:
+        nonlocal exact
+        program = list(programs)[number % len(programs)]
         wanted = Round(
             program=program,
             config=config,
@@ -94,14 +97,15 @@ async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
             connections=options.connections,
             keep=options.keep,
         )
-        name = f"round {number + 1} of {rounds}, {describe_server(program)}, seed {wanted.seed}"
-        done = await play(wanted, _progress(name, events))
+        done = await play(wanted, partial(bar.show, number))
         sums[program].add(done.verdict)
-        _tell(f"{name}: {_words(done)}")
+        _tell(f"round {number + 1} of {rounds}, {programs[program]}, seed {wanted.seed}: {_words(done)}")
         if not done.verdict.exact():
             exact = False
             _explain(done)
-    lines = [[describe_server(program), *_figures(line)] for program, line in sums.items() if line.rounds]
+
+    await _at_once(options.jobs, [partial(one, number) for number in range(rounds)])
+    lines = [[programs[program], *_figures(line)] for program, line in sums.items() if line.rounds]
     if len(lines) > 1:
         total = [sum(getattr(line, figure) for line in sums.values()) for figure in _Sum.__struct_fields__]
         lines.append(["sum", *(f"{n:,}" for n in total)])
@@ -117,14 +121,14 @@ async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
 async def _controls(names: Sequence[str], settings: Settings, options: argparse.Namespace) -> int:
     """Each broken service must be caught, or the proof proves nothing."""
     config, slots = _read_slots(settings)
-    lines = []
-    caught_all = True
     default = _programs(options.server)[-1]
-    for name in names:
+    rounds, events = options.rounds or CONTROL_ROUNDS, options.events or CONTROL_EVENTS
+    bar = _Bar(len(names) * events)
+    lines: dict[str, list[str]] = {}
+
+    async def one(name: str) -> None:
         variant = VARIANTS[name]
         program = find_server(variant.server) if variant.server else default
-        events, seed = options.events or CONTROL_EVENTS, options.seed or 0
-        rounds = options.rounds or CONTROL_ROUNDS
         sums, caught = _Sum(), False
         while not caught and sums.rounds < rounds:
             wanted = Round(
@@ -133,33 +137,53 @@ async def _controls(names: Sequence[str], settings: Settings, options: argparse.
                 slots=slots,
                 events=events,
                 faults=variant.faults,
-                seed=seed + sums.rounds,
+                seed=(options.seed or 0) + sums.rounds,
                 workers=options.workers,
                 connections=options.connections,
                 broken=name,
                 quiet_s=3,
                 beacons=variant.beacons,
             )
-            done = await play(wanted, _progress(name, events))
+            done = await play(wanted, partial(bar.show, names.index(name)))
             sums.add(done.verdict)
             caught = bool(done.verdict.lost or done.verdict.double or done.verdict.differs)
         _tell(f"{name}: {'caught' if caught else 'NOT CAUGHT'} in round {sums.rounds}, {describe_server(program)}")
-        caught_all &= caught
-        lines.append(
-            [name, "yes" if caught else "NO", *(f"{n:,}" for n in (sums.rounds, sums.lost, sums.double, sums.differs))]
+        figures = (sums.rounds, sums.lost, sums.double, sums.differs)
+        lines[name] = [name, "yes" if caught else "NO", *(f"{n:,}" for n in figures)]
+
+    await _at_once(options.jobs, [partial(one, name) for name in names])
+    print(
+        _table(
+            [["broken on purpose", "caught", "rounds", "lost", "double", "differs"], *(lines[name] for name in names)]
         )
-    print(_table([["broken on purpose", "caught", "rounds", "lost", "double", "differs"], *lines]))
-    return 0 if caught_all else 1
+    )
+    return 0 if all(line[1] == "yes" for line in lines.values()) else 1
+
+
+async def _at_once(jobs: int, works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    """Do all *works*, at most *jobs* at the same time. The first that fails ends the others and is raised."""
+    places = asyncio.Semaphore(jobs)
+
+    async def in_turn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async with places:
+            await work()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for work in works:
+                tasks.create_task(in_turn(work))
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def _simulate(first: int, count: int) -> int:
     """The worlds as they are, where nothing may be violated; then each mutant, which must be."""
     began = time.monotonic()
     broken = 0
-    show = _progress("worlds", count)
+    bar = _Bar(count)
     for number, (seed, violation) in enumerate(worlds(first, count), 1):
         if number % 50 == 0:
-            show(number)
+            bar.show(0, number)
         if violation:
             broken += 1
             _tell(f"seed {seed}: {violation}; run it alone: adserver torture --simulate 1 --first-seed {seed}")
@@ -198,20 +222,24 @@ def _read_slots(settings: Settings) -> tuple[Path, tuple[int, ...]]:
 # Saying it
 
 
-def _progress(name: str, events: int) -> Callable[[int], None]:
-    """A bar on standard error, where somebody looks at it."""
-    began = time.monotonic()
+class _Bar:
+    """How far all is, on standard error, where somebody looks at it."""
 
-    def show(asked: int) -> None:
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._began = time.monotonic()
+        self._done: dict[int, int] = {}
+
+    def show(self, part: int, done: int) -> None:
+        """*part* of the whole has *done* so much."""
+        self._done[part] = done
         if sys.stderr.isatty():
-            done = min(30, asked * 30 // events)
-            bar = "#" * done + "." * (30 - done)
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            line = f"[{bar}] {asked:,} of {events:,}, {time.monotonic() - began:.0f} s, {name}"
-            sys.stderr.write(f"\r{line[: width - 1]}\033[K")
+            total = min(self._total, sum(self._done.values()))
+            filled = total * 30 // self._total
+            bar = "#" * filled + "." * (30 - filled)
+            seconds = time.monotonic() - self._began
+            sys.stderr.write(f"\r[{bar}] {total:,} of {self._total:,}, {seconds:.0f} s\033[K")
             sys.stderr.flush()
-
-    return show
 
 
 def _tell(sentence: str) -> None:

@@ -37,7 +37,9 @@ class Faults:
 
     async def rage(self, names: tuple[str, ...], pause_s: tuple[float, float], stopping: asyncio.Event) -> None:
         """One fault after the other until *stopping*: all of them in turn, in an order of chance."""
-        while True:
+        while not stopping.is_set():
+            if not names:
+                await stopping.wait()
             for name in self._rng.sample(names, len(names)):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), self._rng.uniform(*pause_s))

@@ -78,13 +78,14 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--workers", type=_count, default=2, metavar="N", help="workers of the service (default: 2)")
     parser.add_argument("--connections", type=_count, default=4, metavar="N", help="connections kept busy (default: 4)")
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="rounds played at a time (default: 1)")
     parser.add_argument("--config", help="directory of *.toml files to serve (default: config)")
     parser.add_argument("--keep", action="store_true", help="keep the directory of a round that was not exact")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--broken", choices=list(VARIANTS), metavar="NAME", help="break the service on purpose; it must be caught"
     )
-    how.add_argument("--controls", action="store_true", help="break it in every way, one after the other")
+    how.add_argument("--controls", action="store_true", help="break it in every way of the list below")
     how.add_argument(
         "--simulate", type=_count, metavar="SEEDS", help="no processes: run the protocol in this many simulated worlds"
     )
