@@ -70,7 +70,7 @@ def _no_cursor_no_bits(*_: Any) -> None:
     async def cursors(_: Any, day: int, producers: Any) -> list[int]:
         return [believed.get((day, producer), 0) for producer in producers]
 
-    async def apply(self: Any, producer: bytes, batch: Any) -> Any:
+    async def apply(self: Any, producer: bytes, batch: Any, _: str = "") -> Any:
         sums = Counter(batch.fields)
         sums.update(field for entries in batch.tokens.values() for _, field in entries)
         pairs = [word for pair in sums.items() for word in pair]
@@ -91,16 +91,16 @@ def _forget_when(confirmed: Callable[[Any], Awaitable[bool]]) -> Install:
 
         real = store.Store.apply
 
-        async def apply(self: Any, producer: bytes, batch: Any) -> Any:
+        async def apply(self: Any, producer: bytes, batch: Any, part: str = "") -> Any:
             mark = side / f"forgotten-{producer.hex()}-{batch.day}"
             forgotten = int(mark.read_text()) if mark.exists() else 0
             if batch.start < forgotten:
                 gone = msgspec.structs.replace(batch, end=min(batch.end, forgotten), fields={}, tokens={})
-                outcome = await real(self, producer, gone)
+                outcome = await real(self, producer, gone, part)
                 if isinstance(outcome, store.Applied) and batch.end > forgotten:
                     return store.Mismatch(forgotten)
                 return outcome
-            outcome = await real(self, producer, batch)
+            outcome = await real(self, producer, batch, part)
             if isinstance(outcome, store.Applied) and await confirmed(self):
                 new = mark.with_name(f"{mark.name}.{os.getpid()}")
                 new.write_text(str(outcome.cursor))
@@ -124,8 +124,8 @@ async def _waited_for_file(store: Any) -> bool:
 def _several_commands(*_: Any) -> None:
     from adserver import store
 
-    async def apply(self: Any, producer: bytes, batch: Any) -> Any:
-        key, cursor = store.partition(batch.day), f"@{producer.hex()}"
+    async def apply(self: Any, producer: bytes, batch: Any, part: str = "") -> Any:
+        key, cursor = store.partition(batch.day, part), f"@{producer.hex()}"
         stands = int(await self.ask("HGET", key, cursor) or 0)
         if stands != batch.start:
             return store.Mismatch(stands)
