@@ -4,6 +4,7 @@ All delivery routes answer through here. Rules: one look at the live catalog a r
 before its answer leaves; a request that cannot be journalled is answered all the same, and said to be uncounted.
 """
 
+import logging
 import time
 from math import inf
 
@@ -22,11 +23,20 @@ from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
 from adserver.token import Mint
 
+log = logging.getLogger(__name__)
+
 LONGEST_MAX_AGE_S = 3600
 """A cache asks again this often even where nothing is planned: somebody may publish."""
 CLOCK_SLACK_S = 120
 """How far the clock may step back without a day that has ended beginning again."""
 
+
+def _steady() -> float:
+    """Seconds that no setting of the clock changes; on Linux it goes on while the machine sleeps."""
+    return time.clock_gettime(_STEADY)
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
 _SERVED, _UNFILLED = int(Type.SERVED), int(Type.UNFILLED)
 _EMAIL = Format.EMAIL
@@ -106,6 +116,10 @@ class Answering:
         self._counters: dict[int | str, int] = {}
         self._unfilled = {reason: metrics.UNFILLED.labels(reason.value) for reason in NoFill}
         self._latest = 0.0
+        self._ahead = time.time() - _steady()
+        self._frozen_day: int | None = None
+        self.jump_s = 0.0
+        """Seconds the wall clock has jumped since this worker began; 0 while it goes like the steady one."""
         self._renew()
 
     def _renew(self) -> None:
@@ -121,14 +135,37 @@ class Answering:
     def now(self) -> float:
         """The wall clock in Unix seconds, held where it steps back a little."""
         now = time.time()
+        if not -CLOCK_SLACK_S <= now - _steady() - self._ahead <= CLOCK_SLACK_S:
+            self._note_jump(now)
+            return now
+        self._ahead = now - _steady()
+        if self.jump_s:
+            self._end_jump()
         if self._latest - CLOCK_SLACK_S < now < self._latest:
             return self._latest
         self._latest = now
         return now
 
+    def _note_jump(self, now: float) -> None:
+        """Hold the day: whether the old or the new time is right, only a person can tell."""
+        jump_s = now - _steady() - self._ahead
+        if not self.jump_s:
+            self._frozen_day = self._days.locate(self._latest or now - jump_s)[0]
+            log.error("the wall clock jumped by %+.0f s; events go on being counted for the day before it", jump_s)
+        self.jump_s = jump_s
+
+    def _end_jump(self) -> None:
+        self.jump_s, self._frozen_day, self._latest = 0.0, None, 0.0
+        log.warning("the wall clock is back where it was; days go on by it")
+
+    def _locate(self, now: float) -> tuple[int, int]:
+        if self._frozen_day is None:
+            return self._days.locate(now)
+        return self._frozen_day, self._days.hour_of(self._frozen_day, now)
+
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
-        day, hour = self._days.locate(now)
+        day, hour = self._locate(now)
         form = page.format.value
         answers: list[tuple[Decision, bytes]] = []
         eager = True
@@ -153,12 +190,12 @@ class Answering:
 
     def _serve(self, ad: Ad, ready: Ready, now: float, day: int, hour: int) -> bytes:
         journal, mint, key = self._journal, self._mint, ad.key
-        serial = mint.next_serial
+        issuer, serial = mint.issuer, mint.next_serial
         token = mint.token(key, day, now, ready.allowed)
         try:
             if key not in journal.names:
                 journal.name(key, ad.name)
-            journal.append(_SERVED, 0, day, hour, journal.issuer, serial, key, now)
+            journal.append(_SERVED, 0, day, hour, issuer, serial, key, now)
         except JournalUnavailable as error:
             self._note_uncounted(error)
         self._meter.add(ready.filled)

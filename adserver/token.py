@@ -12,6 +12,7 @@ the MAC is keyed BLAKE2s (RFC 7693) under a key derived for that day, so a day's
 import hashlib
 import hmac
 import re
+import secrets
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from struct import Struct as Layout
@@ -31,6 +32,7 @@ REASONS = ("malformed", "forged", "expired", "future", "not-allowed")
 _BODY = Layout("<BBHI5sI7s")
 _TEXT = re.compile(rb"[A-Za-z0-9_-]{48}")
 _MAC = 12
+_LAST_SERIAL = 2**32 - 1
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -111,11 +113,11 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 class Mint:
-    """Makes one issuer's tokens: every call of `token` takes the next serial."""
+    """Makes tokens: every call of `token` takes the next serial, and after the last a new issuer begins at 0."""
 
     def __init__(self, keys: Keys, issuer: bytes) -> None:
         self._keys = keys
-        self._issuer = issuer
+        self.issuer = issuer
         self.next_serial = 0
         self._day = -1
         self._template: Any = None
@@ -126,7 +128,9 @@ class Mint:
             self._day, self._template = day, self._keys.mac(self._keys.signing, day)
         serial = self.next_serial
         self.next_serial = serial + 1
-        body = _BODY.pack(self._keys.signing, allowed, day, int(now) // 60, self._issuer, serial, ad)
+        body = _BODY.pack(self._keys.signing, allowed, day, int(now) // 60, self.issuer, serial, ad)
+        if serial == _LAST_SERIAL:
+            self.issuer, self.next_serial = secrets.token_bytes(5), 0
         mac = self._template.copy()
         mac.update(body)
         return b2a_base64(body + mac.digest(), newline=False).translate(_URL_SAFE)

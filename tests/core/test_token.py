@@ -255,3 +255,15 @@ def test_reasons_are_a_closed_list() -> None:
     raised = {ast.literal_eval(one.args[0]) for one in calls if getattr(one.func, "id", "") == "BadToken"}
     assert raised == {"malformed", "forged", "expired", "future"}
     assert raised <= set(token.REASONS)
+
+
+def test_after_the_last_serial_a_new_issuer_begins() -> None:
+    """
+    A worker that has used up its serials goes on under another issuer, so no two tokens are alike.
+    """
+    one = Mint(KEYS, ISSUER)
+    one.next_serial = 2**32 - 1
+    last, first = (verify(KEYS, one.token(AD, DAY, NOON, 7)) for _ in range(2))
+    assert (last.issuer, last.serial) == (ISSUER, 2**32 - 1)
+    assert first.issuer != ISSUER
+    assert (first.serial, one.issuer, one.next_serial) == (0, first.issuer, 1)
