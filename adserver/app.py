@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,9 @@ class Worker:
         listed = _address_file(settings)
         await listed.look()
         judge = Judge(settings.staff, listed, settings.rate_per_minute)
-        health = Health(settings, live, journal, shipper, book, keys.fingerprint(), self._meter, listed)
+        health = Health(
+            settings, live, journal, shipper, book, keys.fingerprint(), self._meter, listed, lambda: answering.jump_s
+        )
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site))
         self._delivery, self._articles, self._tracking = (
@@ -101,6 +103,7 @@ class Worker:
         )
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
+            partial(_watch_clock, answering, live),
             partial(beat, settings.store_url, keys.fingerprint()),
             partial(follow_parent, parent=os.getppid()),
             listed.follow,
@@ -109,7 +112,8 @@ class Worker:
         if shipper and confirmer and isinstance(journal, Journal):
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
             closer = Closer(shipper, settings.journals, settings.store_url, book, zone, settings.rules)
-            loops += [shipper.run, confirmer.run, closer.run, partial(_watch_journal, journal)]
+            loops += [shipper.run, confirmer.run, closer.run]
+            loops += [partial(_watch_journal, journal), partial(_watch_lag, shipper)]
         else:
             loops.append(partial(_leave_when_writable, settings))
         try:
@@ -244,6 +248,24 @@ async def _watch_journal(journal: Journal, stopping: asyncio.Event) -> None:
         await _rest(stopping, 0.25)
         metrics.JOURNAL_WRITTEN.inc(journal.written - told)
         told = journal.written
+
+
+async def _watch_lag(shipper: Shipper, stopping: asyncio.Event) -> None:
+    """What waits to be counted and for how long, whether or not the store can be reached."""
+    while not stopping.is_set():
+        await _rest(stopping, 5)
+        metrics.WAITING.set(shipper.waiting())
+        with suppress(OSError, ValueError):
+            metrics.LAG_SECONDS.set(await asyncio.to_thread(shipper.lag_s, time.time()))
+
+
+async def _watch_clock(answering: Answering, live: LiveCatalog, stopping: asyncio.Event) -> None:
+    """Look at the clock even where nobody asks for an ad."""
+    while not stopping.is_set():
+        answering.now()
+        metrics.CLOCK_JUMP.set(abs(answering.jump_s))
+        metrics.CATALOG_VERSION_HIGHEST.set(live.current.version)
+        await _rest(stopping, 1)
 
 
 async def _leave_when_writable(settings: Settings, stopping: asyncio.Event) -> None:

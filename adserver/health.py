@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Health(Struct):
     fingerprint: str
     meter: metrics.Meter
     listed: AddressFile
+    jump_s: Callable[[], float]
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
@@ -52,6 +54,11 @@ class Health(Struct):
         degraded = await self._ask_store()
         if self.listed.trouble:
             degraded.append(self.listed.trouble)
+        if jump_s := self.jump_s():
+            degraded.append(
+                f"the wall clock jumped by {jump_s:+.0f} s, so events are counted for the day before it; "
+                "set the clock right, or restart the workers if the new time is the right one"
+            )
         status = "failing" if failing else "degraded" if degraded else "ok"
         body: dict[str, Any] = {
             "status": status,

@@ -102,6 +102,24 @@ CATALOG_VERSION = Gauge(
     multiprocess_mode="livemin",
     registry=REGISTRY,
 )
+CATALOG_VERSION_HIGHEST = Gauge(
+    "adserver_catalog_version_highest",
+    "Highest catalog version any worker serves.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+CLOCK_JUMP = Gauge(
+    "adserver_clock_jump_seconds",
+    "How far a worker's wall clock jumped either way and still is; 0 is well.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+LAG_SECONDS = Gauge(
+    "adserver_lag_seconds",
+    "Age of the oldest synced event that the store has not counted.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 RELOAD_FAILURES = Counter(
     "adserver_config_reload_failures", "Configurations that did not go live, by cause.", ["cause"], registry=REGISTRY
 )

@@ -23,7 +23,7 @@ from adserver import metrics
 from adserver.archive import ArchiveUnavailable, Book
 from adserver.background import wait_for_any
 from adserver.errors import StoreRefused, StoreUnavailable
-from adserver.events import Block
+from adserver.events import Block, unpack
 from adserver.journal import Adopted, Journal, Reader, adopt_dead, read_closed, volume
 from adserver.retention import Producer, Rules
 from adserver.store import CLOSING, LATE, Applied, Mismatch, Sealed, Store, open_store
@@ -128,6 +128,13 @@ class Shipper:
     def waiting(self) -> int:
         """Synced events the store has not counted yet."""
         return sum(source.last() - source.position for source in self.sources)
+
+    def lag_s(self, now: float) -> float:
+        """Seconds since the oldest event still waiting was accepted. Not in the event loop; raises OSError."""
+        waiting = [source for source in self.sources if source.last() > source.position]
+        found = [source.reader.read(source.position, source.last(), 1) for source in waiting]
+        ages = [now - unpack(records[0][1])[0].at for records in found if records]
+        return max([0.0, *ages])
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ship until *stopping* is set and what is synced is counted, or the store cannot be reached."""

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ["small", "production"]
 # Not Kubernetes' own, so there is no schema to hold them against.
-CUSTOM_KINDS = {("monitoring.coreos.com/v1", "ServiceMonitor")}
+CUSTOM_KINDS = {("monitoring.coreos.com/v1", kind) for kind in ("ServiceMonitor", "PrometheusRule")}
 # What pages and readers call, and nothing else.
 DELIVERY_PATHS = {"/ads", "/render", "/i", "/v", "/c", "/assets"}
 
