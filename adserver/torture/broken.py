@@ -70,11 +70,11 @@ def _no_cursor_no_bits(*_: Any) -> None:
     async def cursors(_: Any, day: int, producers: Any) -> list[int]:
         return [believed.get((day, producer), 0) for producer in producers]
 
-    async def apply(self: Any, producer: bytes, batch: Any, _: str = "") -> Any:
+    async def apply(self: Any, producer: bytes, batch: Any, part: str = "") -> Any:
         sums = Counter(batch.fields)
         sums.update(field for entries in batch.tokens.values() for _, field in entries)
         pairs = [word for pair in sums.items() for word in pair]
-        key = store.partition(batch.day)
+        key = store.partition(batch.day, part)
         await self.ask("EVAL", _ADD_AND_TELL, 1, key, *pairs, f"@{producer.hex()}", batch.end)
         believed[batch.day, producer] = batch.end
         return store.Applied(batch.end, 0)
