@@ -135,6 +135,13 @@ class Answering:
     def now(self) -> float:
         """The wall clock in Unix seconds, held where it steps back a little."""
         now = time.time()
+        if 0 <= now - self._latest <= CLOCK_SLACK_S and not self.jump_s:
+            self._latest = now
+            return now
+        return self.check_clock(now)
+
+    def check_clock(self, now: float) -> float:
+        """What `now` does when the wall clock says *now*, and once a second: hold it against the steady clock."""
         if not -CLOCK_SLACK_S <= now - _steady() - self._ahead <= CLOCK_SLACK_S:
             self._note_jump(now)
             return now

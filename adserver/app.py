@@ -262,7 +262,7 @@ async def _watch_lag(shipper: Shipper, stopping: asyncio.Event) -> None:
 async def _watch_clock(answering: Answering, live: LiveCatalog, stopping: asyncio.Event) -> None:
     """Look at the clock even where nobody asks for an ad."""
     while not stopping.is_set():
-        answering.now()
+        answering.check_clock(time.time())
         metrics.CLOCK_JUMP.set(abs(answering.jump_s))
         metrics.CATALOG_VERSION_HIGHEST.set(live.current.version)
         await _rest(stopping, 1)
