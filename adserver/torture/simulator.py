@@ -1,16 +1,17 @@
 """The counting protocol in made-up worlds: every crash, lost reply and rollback in any order, from one seed each.
 
-What runs is the service's own code where it decides: `Shipper`'s reading of cursors, checking and shipping of a day,
+What runs is the service's own code where it decides: `Shipper`'s reading of cursors, checking and shipping,
 `Source`, `Block` and `tally`. Around it everything is a model: journals (records and how many of them are synced),
 the network (lost requests, lost replies, requests that arrive long after their sender gave up), the store (what of it
 is on disk, and at the replica), workers that die and adopters. There is no loop, thread, clock or file: the
 service's coroutines are driven by hand, one await at a time, in an order the seed decides.
 
-Left out, for the process torture to try: segments and their damage, failing syncs, and `Shipper`'s two outer loops
-(written here again as `Worker.ship`, because they sleep and read in threads).
+Left out, for the process torture to try: segments and their damage, failing syncs, days that close, and `Shipper`'s
+two outer loops (written here again as `Worker.ship`, because they sleep).
 """
 
 import random
+from asyncio import AbstractEventLoop, _set_running_loop
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from adserver import events
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.events import TOKEN_BIT, Block, Type
 from adserver.journal import Journal, Reader
-from adserver.ship import MOST_TOKEN_EVENTS, Shipper, Source
+from adserver.ship import Shipper, Source
 from adserver.store import Applied, Outcome, Store
 from adserver.tally import Batch, field_of
 from adserver.torture.model import StoreModel
@@ -98,6 +99,16 @@ class Call:
         return (yield self)
 
 
+class _AtOnce:
+    """Stands in for the event loop where the service asks it for a thread: the work is done at once."""
+
+    async def run_in_executor(self, _: None, work: Callable[[], object]) -> object:
+        return work()
+
+
+_AT_ONCE = cast("AbstractEventLoop", _AtOnce())
+
+
 class Connection:
     """Stands in for a Store: each command of it goes into the network, and may not come back."""
 
@@ -106,10 +117,10 @@ class Connection:
         self.server = server
         self.broken = False
 
-    async def cursors(self, day: int, producers: list[bytes]) -> list[int]:
+    async def cursors(self, day: int, producers: list[bytes], _: str = "") -> list[int]:
         return cast("list[int]", await Call(self, lambda server: server.cursors(day, producers)))
 
-    async def apply(self, producer: bytes, batch: Batch) -> Outcome:
+    async def apply(self, producer: bytes, batch: Batch, _: str = "") -> Outcome:
         world = self.world
         disk = world.disks[producer]
         if world.mutant == "forget-at-reply" and batch.start < disk.forgotten.get(batch.day, 0):
@@ -135,7 +146,8 @@ class Worker:
         self.adopted: list[Disk] = []
         self.reread_due = False
         self._running: Coroutine[Call, Any, None] = self.ship()
-        self.call: Call = self._running.send(None)
+        self.call: Call
+        self.resume()
 
     @staticmethod
     def source(disk: Disk, last: Callable[[], int]) -> Source:
@@ -155,7 +167,7 @@ class Worker:
                         self.reread_due = False
                         await shipper._reread(store)
                     for source in list(shipper.sources):
-                        while await self._ship_some(store, source):
+                        while await shipper._ship_some(store, source):
                             pass
                     await Call(connection, None)
             except (StoreUnavailable, StoreRefused):
@@ -164,22 +176,12 @@ class Worker:
                         source.forget()
             await Call(None, None)
 
-    async def _ship_some(self, store: Store, source: Source) -> bool:
-        """`Shipper._ship_some`, without its thread."""
-        if source.position >= source.last():
-            return False
-        block = source.read()
-        if not block:
-            return False
-        for part in block.parts(MOST_TOKEN_EVENTS):
-            for day in part.days():
-                if not await self.shipper._ship_day(store, source, day, part):
-                    return True
-            source.position = max(source.position, part.last)
-        return True
-
     def resume(self, result: object = None, error: Exception | None = None) -> None:
-        self.call = self._running.throw(error) if error else self._running.send(result)
+        _set_running_loop(_AT_ONCE)
+        try:
+            self.call = self._running.throw(error) if error else self._running.send(result)
+        finally:
+            _set_running_loop(None)
 
     def close(self) -> None:
         self._running.close()
