@@ -775,10 +775,11 @@ class Adopted:
 
     def _cut(self) -> None:
         starts = self.reader.starts()
+        newest = [first for first in starts if first <= self.last][-2:]  # a full one may not have been synced yet
         for first, following in _spans(starts):
-            self._cut_and_sync(first, following)
+            self._cut_and_sync(first, following, doubtful=first in newest)
 
-    def _cut_and_sync(self, first: int, following: int) -> None:
+    def _cut_and_sync(self, first: int, following: int, *, doubtful: bool) -> None:
         """Take off a torn tail and unused room, and sync: what power could still take away must never be shipped.
 
         Valid records behind a hole may be a damaged disk and not a power cut: those are kept beside, for a person.
@@ -797,6 +798,8 @@ class Adopted:
                         path.replace(kept)
                         return
                     _copy(path, kept)
+                doubtful = True
+            if doubtful:
                 _store_again(fd, HEADER + keep * RECORD)
                 os.ftruncate(fd, HEADER + keep * RECORD)
             os.fsync(fd)
