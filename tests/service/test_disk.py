@@ -20,7 +20,7 @@ PAGE = "".join('[the_ad id="889990"]' for _ in range(100))
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 24 MB, to be the data directory."""
-    path = tmp_path / "service" / "data"
+    path = tmp_path / "s" / "data"
     path.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", path], check=True)
     try:
@@ -52,9 +52,9 @@ def test_the_ladder_of_a_full_disk(tmp_path: Path, disk: Path, careful: Server) 
     Step by step: the prepared segments are used up; then snippets go on uncounted and beacons go straight to a store
     that syncs every write; without it they are sent back; with room again, all is as before and the counts add up.
     """
-    service = Service(tmp_path / "service", workers=1, environ={"ADSERVER_REDIS_URL": careful.url})
-    service.start()
+    service = Service(tmp_path / "s", workers=1, environ={"ADSERVER_REDIS_URL": careful.url})
     try:
+        service.start()
         early = service.token()
         ballast = fill(disk)
 
@@ -103,13 +103,13 @@ def _refused(service: Service, token: str) -> str | None:
     return answer.headers["retry-after"] if answer.status_code == 503 else None
 
 
-def test_a_store_that_may_forget_is_told_nothing(tmp_path: Path, disk: Path) -> None:
+def test_a_forgetful_store(tmp_path: Path, disk: Path) -> None:
     """
     With the embedded store, which syncs once a second, beacons are sent back while the disk is full: 503, not a loss.
     """
-    service = Service(tmp_path / "service", workers=1)
-    service.start()
+    service = Service(tmp_path / "s", workers=1)
     try:
+        service.start()
         token = service.token()
         ballast = fill(disk)
 
