@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adserver import http_limits, logs, metrics
+from adserver import http_limits, logs, metrics, report
 from adserver.address_file import AddressFile
 from adserver.answering import Answering
 from adserver.answers import Receive, Responses, Scope, Send, problem_response
@@ -30,7 +30,7 @@ from adserver.closing import Closer
 from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.direct import Direct
-from adserver.errors import JournalUnavailable
+from adserver.errors import JournalUnavailable, StoreRefused, StoreUnavailable
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
 from adserver.invalid import Judge
@@ -44,6 +44,7 @@ from adserver.serving import Delivery
 from adserver.settings import Settings, read_settings
 from adserver.ship import Shipper
 from adserver.site import Site
+from adserver.store import open_store
 from adserver.token import Mint
 from adserver.tracking import ROUTES, Tracking
 
@@ -104,6 +105,7 @@ class Worker:
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(_watch_clock, answering, live),
+            partial(_watch_invariants, settings, live),
             partial(beat, settings.store_url, keys.fingerprint()),
             partial(follow_parent, parent=os.getppid()),
             listed.follow,
@@ -257,6 +259,19 @@ async def _watch_lag(shipper: Shipper, stopping: asyncio.Event) -> None:
         metrics.WAITING.set(shipper.waiting())
         with suppress(OSError, ValueError):
             metrics.LAG_SECONDS.set(await asyncio.to_thread(shipper.lag_s, time.time()))
+
+
+async def _watch_invariants(settings: Settings, live: LiveCatalog, stopping: asyncio.Event) -> None:
+    """Hold today's figures against each other once a minute."""
+    while not stopping.is_set():
+        with suppress(StoreUnavailable, StoreRefused):
+            days = Days(live.current.document.site.time_zone)
+            day = days.locate(time.time())[0]
+            async with open_store(settings.store_url) as store:
+                rows = report.rows({day: await store.counts(day)}, await store.ad_names(), "slot", days)
+            for invariant, n in report.violations(rows).items():
+                metrics.INVARIANTS.labels(invariant).set(n)
+        await _rest(stopping, 60)
 
 
 async def _watch_clock(answering: Answering, live: LiveCatalog, stopping: asyncio.Event) -> None:

@@ -96,6 +96,13 @@ WAITING = Gauge(
 STORE_UP = Gauge(
     "adserver_store_up", "1 while every worker reaches the store.", multiprocess_mode="livemin", registry=REGISTRY
 )
+INVARIANTS = Gauge(
+    "adserver_invariant_violations",
+    "Slots where a figure of today exceeds the one it comes from; workers counted beyond what they wrote.",
+    ["invariant"],
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 CATALOG_VERSION = Gauge(
     "adserver_catalog_version",
     "Lowest catalog version any worker serves.",

@@ -137,6 +137,23 @@ def _add(
             row.suspect[figure] += n
 
 
+ORDER = (("served", "requests"), ("impressions", "served"), ("viewables", "impressions"))
+"""What each figure may never exceed."""
+
+
+def violations(rows: Iterable[Row]) -> dict[str, int]:
+    """In how many of *rows* a figure exceeds the one it must come from, by `<figure>-<other>`.
+
+    No event is counted wrongly for it to happen: a page whose impression was lost still sends its viewable. More than
+    a few say that something on the way from pages to here is broken.
+    """
+    found = {f"{less}-{more}": 0 for less, more in ORDER}
+    for row in rows:
+        for less, more in ORDER:
+            found[f"{less}-{more}"] += getattr(row, less) > getattr(row, more)
+    return found
+
+
 def total(rows: Iterable[Row]) -> Row:
     """The sum of *rows*."""
     whole = Row(name="total")

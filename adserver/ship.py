@@ -177,6 +177,7 @@ class Shipper:
                     log.info("the store counts")
                 self.trouble = None
                 metrics.STORE_UP.set(1)
+                metrics.INVARIANTS.labels("counted-written").set(0)
             if monotonic() >= adopt_at and not last_round:
                 await self._adopt()
                 adopt_at = monotonic() + ADOPT_S
@@ -240,6 +241,7 @@ class Shipper:
     def _check_cursor(self, source: Source, cursor: int) -> None:
         """Nobody but us counts our own journal. (A dead one may be a copy, shorter than what was counted of it.)"""
         if source is self.own and cursor > source.last():
+            metrics.INVARIANTS.labels("counted-written").set(1)
             raise SomebodyElse(
                 f"the store has counted {cursor:,} events of {source.producer.hex()}, which has only "
                 f"{source.last():,}: somebody else writes under its name"

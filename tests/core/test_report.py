@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from adserver.days import Days
 from adserver.events import INVALID, REASONS, Type
-from adserver.report import DIMENSIONS, EVENT_FIGURES, FIGURES, Row, rows, total
+from adserver.report import DIMENSIONS, EVENT_FIGURES, FIGURES, Row, rows, total, violations
 
 DAYS = Days("Europe/Amsterdam")
 DAY = DAYS.number(date(2026, 3, 2))
@@ -243,3 +243,16 @@ def test_gross_less_the_reasons_is_net(days: dict[int, dict[tuple[Type, int, str
         assert total(found).gross[figure] == sum(n for key, n in every if key[0] is type_)
         net = sum(n for key, n in every if key[0] is type_ and key[3] in ("", "suspect"))
         assert getattr(total(found), figure) == net
+
+
+def test_a_figure_above_the_one_it_comes_from_is_told() -> None:
+    """
+    Each invariant says in how many rows it does not hold; all of them are named even where they hold.
+    """
+    rows = [
+        Row(name=1, requests=5, served=5, impressions=4, viewables=4),
+        Row(name=2, requests=5, served=6, impressions=7, viewables=4),
+        Row(name=3, requests=5, served=4, impressions=3, viewables=4),
+    ]
+    assert violations(rows) == {"served-requests": 1, "impressions-served": 1, "viewables-impressions": 1}
+    assert violations([]) == {"served-requests": 0, "impressions-served": 0, "viewables-impressions": 0}

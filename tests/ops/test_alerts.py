@@ -21,6 +21,7 @@ TROUBLE = {
     "AdserverEventsRefused": {"adserver_events_refused_total": GROWING},
     "AdserverServedUncounted": {"adserver_served_uncounted_total": GROWING},
     "AdserverAckDegraded": {'adserver_ack_degraded_total{type="click"}': GROWING},
+    "AdserverInvariantViolated": {'adserver_invariant_violations{invariant="viewables-impressions"}': "1x90"},
     "AdserverJournalCorrupt": {"adserver_journal_corrupt_total": GROWING},
     "AdserverJournalQuarantined": {"adserver_journal_quarantined_total": GROWING},
     "AdserverWorkersDying": {"adserver_journals_adopted_total": GROWING},
