@@ -22,7 +22,7 @@ from starlette.routing import Route
 from adserver import http_limits, logs, metrics, report
 from adserver.address_file import AddressFile
 from adserver.answering import Answering
-from adserver.answers import Receive, Responses, Scope, Send, problem_response
+from adserver.answers import Headers, Receive, Responses, Scope, Send, problem_response
 from adserver.archive import open_book
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
@@ -120,7 +120,7 @@ class Worker:
             loops.append(partial(_leave_when_writable, settings))
         try:
             async with running(*loops, grace_s=settings.grace_s):
-                yield {} if settings.access_log else {AT_ONCE: self._at_once}
+                yield {} if settings.access_log else {AT_ONCE: AtOnce(self._get_at_once, self._post_at_once)}
                 if isinstance(journal, Journal):
                     await journal.drain()
         finally:
@@ -151,10 +151,16 @@ class Worker:
             extra = [(b"x-request-id", _log_failure(error).encode())]
             await self._responses.problem(send, "other", 500, _DETAILS[500], extra)
 
-    def _at_once(self, target: bytes) -> tuple[int, bytes] | None:
+    def _get_at_once(self, target: bytes) -> tuple[int, bytes] | None:
         """See `http_speed`; what fails here is asked again the long way, and answered and logged there."""
         try:
             return self._delivery.at_once(target) if self._delivery else None
+        except Exception:
+            return None
+
+    def _post_at_once(self, headers: Headers, body: bytes) -> tuple[int, bytes] | None:
+        try:
+            return self._articles.at_once(headers, body) if self._articles else None
         except Exception:
             return None
 

@@ -96,14 +96,31 @@ class Articles:
         try:
             query = parse_query(scope["query_string"]) if scope["query_string"] else PLAIN
             media = _media_type(scope["headers"])
-            article = self._parse(await read_body(receive, scope["headers"], MOST_BYTES), query.repair)
+            article = self._parse(await read_body(receive, scope["headers"], MOST_BYTES), mend=query.repair)
         except BadQuery as error:
             await self._responses.problem(send, "render", error.status, str(error))
             return
-        filling = self.fill(article, query.format)
+        body, headers = self._answer(article, query.format, media)
+        await self._responses.send(send, "render", 200, headers, body)
+
+    def at_once(self, headers: Headers, body: bytes) -> tuple[int, bytes] | None:
+        """What `render` answers a POST without a query with, ready for the wire; None where it would refuse."""
+        if len(body) > MOST_BYTES:
+            return None
+        try:
+            media = _media_type(headers)
+            article = self._parse(body, mend=True)
+        except BadQuery:
+            return None
+        body, said = self._answer(article, Format.HTML, media)
+        self._responses.note("render", 200)
+        return 200, b"%b\r\n%b" % (b"".join([b"%b: %b\r\n" % header for header in said]), body)
+
+    def _answer(self, article: Article, form: Format, media: bytes) -> tuple[bytes, Headers]:
+        filling = self.fill(article, form)
         headers: Headers = [
             (b"content-type", media),
-            keep_for(filling.max_age) if query.format is Format.PLACEHOLDER else NO_STORE,
+            keep_for(filling.max_age) if form is Format.PLACEHOLDER else NO_STORE,
             NOSNIFF,
             (b"adserver-filled", b"%d" % filling.filled),
             length(filling.body),
@@ -114,9 +131,9 @@ class Articles:
             headers.append((b"adserver-repaired", b"%d" % sum(article.repairs.values())))
             for kind, n in article.repairs.items():
                 self._meter.add(self._repairs[kind], n)
-        await self._responses.send(send, "render", 200, headers, filling.body)
+        return filling.body, headers
 
-    def _parse(self, body: bytes, mend: bool) -> Article:  # noqa: FBT001
+    def _parse(self, body: bytes, *, mend: bool) -> Article:
         """The article taken apart; those lately seen are remembered. Raises BadQuery."""
         found = self._read.get((body, mend))
         if found is not None:

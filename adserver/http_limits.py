@@ -155,7 +155,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         try:
-            self.parser.feed_data(data)
+            self.feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             # Nothing is upgraded to: what follows is the next request. At most MAX_PIPELINED deep.
             self.data_received(data[upgrade.args[0] :])
@@ -168,6 +168,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             cycle is None or cycle.more_body or cycle.response_complete or cycle.scope is not self.scope
         ):
             self._await_the_rest(len(data))
+
+    def feed(self, data: bytes) -> None:
+        self.parser.feed_data(data)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -201,6 +204,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.scope = None  # type: ignore[assignment]  # nothing is being read any more
             self.on_response_complete()
             return
+        if stays and (before is None or before.response_complete) and self._collects(url, special):
+            return
+        self._begin(before)
+
+    def _begin(self, before: RequestResponseCycle | None) -> None:
         HttpToolsProtocol.on_headers_complete(self)  # super() takes 0.5 us longer
         if self.pipeline and len(self.pipeline) == 1:
             self._answering = before
@@ -210,6 +218,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _answer_at_once(self, _: bytes) -> bool:
         """Answer a request that has no body and ends nothing, if that needs no application; a subclass may."""
+        return False
+
+    def _collects(self, _: bytes, __: dict[bytes, bytes] | None) -> bool:
+        """Take the request's body before any application sees the request; a subclass may."""
         return False
 
     def on_body(self, body: bytes) -> None:

@@ -5,12 +5,13 @@ apart; together that is more than a small answer takes. Rules: an answer sent in
 other goes uvicorn's way; paths in `eager` start without a task, when all that has arrived is read, and get one when
 they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, no query, the
 connection stays) that the application's `AT_ONCE` function knows is answered by it, and the application sees no
-request. Everything else is plain ASGI.
+request; the same goes for a POST to a path in `collecting` whose body arrives whole with its head. Everything else is
+plain ASGI.
 """
 
 from collections.abc import Callable, Container, Coroutine, Generator
 from types import coroutine
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -18,10 +19,19 @@ from uvicorn.server import ServerState
 from adserver.http_limits import LimitedHttpProtocol
 
 AT_ONCE = "adserver.at_once"
-"""Where the application leaves its function in the lifespan state: the target of a plain GET to the answer's status
-and all that follows the date in it, or None where the request must go the long way."""
+"""Where the application leaves its functions in the lifespan state."""
 
-AtOnce = Callable[[bytes], tuple[int, bytes] | None]
+
+class AtOnce(NamedTuple):
+    """Each gives an answer's status and all that follows the date in it, or None where the request must go the long
+    way: *get* by the target of a plain GET, *post* by the headers and the body of a POST."""
+
+    get: Callable[[bytes], tuple[int, bytes] | None]
+    post: Callable[[list[tuple[bytes, bytes]], bytes], tuple[int, bytes] | None]
+
+
+_STAYS = b"keep-alive"
+_PLAIN_POST = frozenset((b"content-length", b"connection"))
 
 
 class JoinedAnswer(RequestResponseCycle):
@@ -89,6 +99,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
 
     eager: ClassVar[Container[bytes]] = frozenset((b"/ads", b"/ads/", b"/render", b"/i/", b"/v/", b"/c/"))
     """Whole paths, or the first part of one with both its slashes."""
+    collecting: ClassVar[Container[bytes]] = frozenset((b"/render",))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,16 +107,61 @@ class FastHttpProtocol(LimitedHttpProtocol):
         self._at_once: AtOnce | None = self.app_state.pop(AT_ONCE, None)
 
     _held: tuple[RequestResponseCycle, Any] | None = None
+    _parts: list[bytes] | None = None  # of a body that is collected
 
     def _answer_at_once(self, target: bytes) -> bool:
         if self._at_once is None or self.flow.write_paused or self.parser.get_method() != b"GET":
             return False
-        answer = self._at_once(target)
+        answer = self._at_once.get(target)
         if answer is None:
             return False
+        self._say(answer)
+        return True
+
+    def _say(self, answer: tuple[int, bytes]) -> None:
         status, rest = answer
         self.transport.write(b"%b%b%b" % (STATUS_LINE[status], _lines(self.server_state), rest))
+
+    def _collects(self, target: bytes, special: dict[bytes, bytes] | None) -> bool:
+        if target not in self.collecting or self._at_once is None or self.flow.write_paused:
+            return False
+        if special is None or not special.keys() <= _PLAIN_POST or special.get(b"connection", _STAYS) != _STAYS:
+            return False
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return False
+        self._parts = []
         return True
+
+    def on_body(self, body: bytes) -> None:
+        if self._parts is None:
+            super().on_body(body)
+        else:
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._parts is not None and self._at_once is not None:
+            answer = self._at_once.post(self.headers, b"".join(self._parts))
+            if answer is None:
+                self._begin_after_all()
+            else:
+                self._parts = self.scope = None  # type: ignore[assignment]
+                self._say(answer)
+                super().on_message_complete()
+                self.on_response_complete()
+                return
+        super().on_message_complete()
+
+    def _begin_after_all(self) -> None:
+        """Let the application have the request that was being collected, and what there is of its body."""
+        parts, self._parts = self._parts or [], None
+        self._begin(self.cycle)
+        for part in parts:
+            super().on_body(part)
+
+    def feed(self, data: bytes) -> None:
+        super().feed(data)
+        if self._parts is not None:  # more of the body is to come
+            self._begin_after_all()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -1,10 +1,12 @@
 """Answers given without a scope or a task, on real sockets: nobody can tell them from uvicorn's own."""
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from adserver.http_speed import AtOnce as Functions
 from adserver.http_speed import FastHttpProtocol
 from tests.edges.test_http_limits import TIMEOUT_S, Peer, one_answer, serving, status
 
@@ -13,20 +15,28 @@ SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class AtOnce(FastHttpProtocol):
-    """Knows one target, and counts how often it answered."""
+    """Knows one target and one kind of body, and counts how often it answered."""
 
     request_timeout_s = TIMEOUT_S
+    collecting = frozenset((b"/collect",))
     answered = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._at_once = self._know
+        self._at_once = Functions(self._know, self._take)
 
     def _know(self, target: bytes) -> tuple[int, bytes] | None:
         if target != b"/once":
             return None
         AtOnce.answered += 1
         return 200, b"content-length: 4\r\n\r\nonce"
+
+    def _take(self, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, bytes] | None:
+        assert (b"host", b"a") in headers
+        if body.startswith(b"long"):
+            return None
+        AtOnce.answered += 1
+        return 200, b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 @pytest.fixture
@@ -87,6 +97,86 @@ def test_whatever_is_not_plain_goes_the_long_way(peer: Peer, request_: bytes) ->
         assert status(client.recv(65536)) == 200
     assert AtOnce.answered == 0
     assert peer.app.paths == ["/once"]
+
+
+def post(body: bytes, *fields: bytes) -> bytes:
+    head = [b"POST /collect HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body), *fields]
+    return b"\r\n".join(head) + b"\r\n\r\n" + body
+
+
+def test_a_body_that_comes_whole_is_answered_at_once(peer: Peer) -> None:
+    """
+    Posts in one piece need no application, one after the other, with gets between them and an empty body too.
+    """
+    with peer.connect() as client:
+        for content in (b"once", b"", b"x" * 9000, b"once"):
+            client.sendall(post(content))
+            assert one_answer(client).partition(b"\r\n\r\n")[2] == content
+            client.sendall(ASK)
+            assert body(one_answer(client)) == b"once"
+    assert AtOnce.answered == 8
+    assert peer.app.paths == []
+
+
+@pytest.mark.parametrize("cut", [1, 40, -3])
+def test_a_body_in_pieces_is_answered_all_the_same(peer: Peer, cut: int) -> None:
+    """
+    However a post is cut on its way, by the function or by the application, it is answered byte for byte, in order.
+    """
+    request = post(b"y" * 50)
+    with peer.connect() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(request[:cut])
+        client.sendall(request[cut:] + post(b"once"))
+        first, second = one_answer(client), one_answer(client)
+    assert first.endswith(b"y" * 50) or b'"size": 50' in first
+    assert second.endswith(b"once") or b'"size": 4,' in second
+    assert AtOnce.answered + len(peer.app.paths) == 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(b"long way round"),
+        post(b"once", b"Connection: close"),
+        post(b"once", b"Expect: 100-continue"),
+        post(b"once").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        post(b"once").replace(b"POST", b"PUT"),
+        post(b"once").replace(b"/collect", b"/collect?x=1"),
+        b"POST /collect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonce\r\n0\r\n\r\n",
+    ],
+)
+def test_a_post_that_is_not_plain_goes_the_long_way(peer: Peer, request_: bytes) -> None:
+    """
+    What the function passes over, what ends the connection or is not plain: the application gets it whole.
+    """
+    with peer.connect() as client:
+        client.sendall(request_)
+        answer = client.recv(65536)
+        while b'"size"' not in answer:
+            answer += client.recv(65536)
+    assert b'"size": 14' in answer or b'"size": 4' in answer
+    assert AtOnce.answered == 0
+    assert peer.app.paths == ["/collect"]
+
+
+def test_a_large_body_goes_the_long_way(peer: Peer) -> None:
+    """
+    A body of more than one reading is the application's.
+    """
+    with peer.connect() as client:
+        client.sendall(post(b"z" * 300_000))
+        assert b'"size": 300000' in one_answer(client)
+        client.sendall(ASK)
+        assert body(one_answer(client)) == b"once"
+
+
+def test_a_body_cut_off_is_given_up(peer: Peer) -> None:
+    """
+    A body that never ends has its time limit, whoever was to have it.
+    """
+    assert peer.says(post(b"once")[:-2]).startswith(b"HTTP/1.1 408")
+    assert peer.refused == ["timeout"]
 
 
 def test_an_idle_connection_is_closed_as_any_other(peer: Peer) -> None:
