@@ -117,12 +117,19 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
     groups. A list given as *trace* is filled with why each candidate lost.
     """
     shows = SHOWS[page.format] if page.format is not _HTML else None
-    spots = [_open(catalog, now, ask, draws) for ask in page.asks]
+    bookings = catalog.bookings
+    spots = [
+        _open(catalog, now, ask, draws)
+        if isinstance(ask, Group) or ask not in bookings
+        else _Spot(ask, bookings[ask].at(now), draws[ask])
+        for ask in page.asks
+    ]
     used: set[str] = set()
     still_empty = spots
     for rank in _RANKS:
         for spot in still_empty:
-            if (tier := spot.live.tiers[rank]) is not None:
+            tier = spot.live.tiers[rank]
+            if tier is not None:
                 _try_tier(spot, rank, tier, used, shows, trace)
         still_empty = [spot for spot in still_empty if spot.ad is None]
         if not still_empty:
@@ -135,15 +142,14 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
             spots[at] = next((other for other in others if other.ad is not None), spot)
     if trace is not None:
         _trace_unlive_and_outranked(catalog, now, tried, trace)
-    return [_close(catalog, spot) for spot in spots]
+    return [Filled(spot.ad) if spot.ad is not None else _close(catalog, spot) for spot in spots]
 
 
 def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws) -> _Spot:
     if isinstance(ask, Group):
         first, *others = _order(ask, draws[ask.id])
         return _Spot(first, catalog.bookings[first].at(now), draws[first], others)
-    bookings = catalog.bookings.get(ask)
-    return _Spot(ask, _NOBODY, 0) if bookings is None else _Spot(ask, bookings.at(now), draws[ask])
+    return _Spot(ask, _NOBODY, 0)
 
 
 def _order(group: Group, n: int) -> list[SlotId]:
@@ -264,9 +270,7 @@ def _choose_ad(
     return ads[min(bisect_right(sums, u * sums[-1]), len(ads) - 1)]
 
 
-def _close(catalog: Catalog, spot: _Spot) -> Decision:
-    if spot.ad is not None:
-        return Filled(spot.ad)
+def _close(catalog: Catalog, spot: _Spot) -> Unfilled:
     if spot.live is _NOBODY:
         return Unfilled(spot.slot, NoFill.UNKNOWN_SLOT)
     if not catalog.bookings[spot.slot].all:

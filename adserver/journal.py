@@ -58,6 +58,7 @@ _HEADER = Layout("<8sIIQQ8s20x")  # magic, version, record size, first number, c
 _CRC = Layout("<I")
 _pack = events.RECORD.pack  # events.pack without the call, in the hottest place
 _STORED = Layout(f"<{events.SIZE}sI")
+_LOW = Layout(f"<{events.SIZE - 2}xH4x")
 HEADER = _HEADER.size + 4
 _ZEROS = b"\0" * 65536
 _RETRY_S = 1.0
@@ -681,7 +682,12 @@ def _is_header(header: bytes, first: int, producer: bytes) -> bool:
 def _valid(data: bytes, begin: int, seed: int) -> bytes:
     """The stored records of *data* up to the first that is cut, unwritten, out of place or damaged."""
     whole = data[: len(data) // RECORD * RECORD]
+    end = begin + len(whole) // RECORD
     crc32 = zlib.crc32
+    checks = [crc32(record, seed) == crc for record, crc in _STORED.iter_unpack(whole)]
+    lows = [low for (low,) in _LOW.iter_unpack(whole)]
+    if all(checks) and lows == [number & 0xFFFF for number in range(begin, end)]:
+        return whole  # nearly always; one by one takes three times as long
     for place, (record, crc) in enumerate(_STORED.iter_unpack(whole)):
         if crc32(record, seed) != crc or record[-2] | record[-1] << 8 != begin + place & 0xFFFF:
             return whole[: place * RECORD]
