@@ -35,6 +35,7 @@ from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
 from adserver.invalid import Judge
 from adserver.journal import Journal, NoJournal, create_journal
+from adserver.methodology import Methodology
 from adserver.metrics import Meter
 from adserver.neighbours import beat
 from adserver.reload import LiveCatalog, follow_loop, load_first
@@ -96,7 +97,7 @@ class Worker:
             settings, live, journal, shipper, book, keys.fingerprint(), self._meter, listed, lambda: answering.jump_s
         )
         site = Site(settings, live, articles)
-        pages.router.routes.extend(_routes(health, site))
+        pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed)))
         self._delivery, self._articles, self._tracking = (
             delivery,
             articles,
@@ -189,12 +190,13 @@ class Worker:
 _TRACKING = frozenset(prefix.encode() for prefix in ROUTES)
 
 
-def _routes(health: Health, site: Site) -> list[Route]:
+def _routes(health: Health, site: Site, methodology: Methodology) -> list[Route]:
     return [
         Route("/", site.sample_page),
         Route("/sample/{name}", site.sample_file),
         Route("/favicon.ico", site.favicon),
         Route("/assets/{name}", site.asset),
+        Route("/methodology", methodology.page),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),

@@ -150,6 +150,9 @@ def _paths() -> dict[str, Any]:
                 {"200": _answer("The file.", {"text/css": _TEXT, "text/javascript": _TEXT}), **_problems(404)},
             ),
         },
+        "/methodology": {
+            "get": _operation("How ads are counted here", {"200": _answer("The page.", {"text/html": _TEXT})})
+        },
         "/favicon.ico": {"get": _operation("No icon", {"204": _answer("There is none.")})},
     }
 

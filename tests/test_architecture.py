@@ -70,6 +70,7 @@ EDGES = {
     "articles": "answering answers metrics",
     "serving": "answering answers",
     "tracking": "answers confirm direct invalid journal metrics reload seen",
+    "methodology": "__init__ address_file invalid reload settings",
     "site": "answers articles reload settings",
     "health": "address_file answers archive closing journal metrics neighbours reload reporting settings ship store",
 }
