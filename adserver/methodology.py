@@ -108,7 +108,10 @@ class Methodology(Struct):
                 "How safe a count is",
                 [
                     ("Level 1", "served: written before the answer leaves; survives a killed process"),
-                    ("Level 2", "impressions, viewables, clicks: on disk before the answer leaves; survive power loss"),
+                    (
+                        "Level 2",
+                        "impressions, viewables, and clicks unless the disk is slow: on disk before the answer leaves",
+                    ),
                     ("Level 3", f"also on a replica of the store; asked for by {level_3:,} advertisers here"),
                 ],
             ),
@@ -118,7 +121,7 @@ class Methodology(Struct):
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>How ads are counted</title><style>{_STYLE}</style></head><body><main>"
             f"<h1>How ads are counted here</h1><p>adserver {escape(__version__)}, catalog version"
-            f" {self.live.current.version}. Every event that was acknowledged is counted once, and none twice.</p>"
+            f" {self.live.current.version}. No event is counted twice.</p>"
             f"{''.join(parts)}</main></body></html>\n"
         )
 
