@@ -14,6 +14,8 @@ Scope = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Client = tuple[str, int] | None
+"""The peer's address and port."""
 
 NO_STORE = (b"cache-control", b"no-store")
 NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -64,14 +66,23 @@ class Responses:
         await send({"type": "http.response.body", "body": body})
 
     async def problem(self, send: Send, route: str, status: int, detail: str, extra: Headers | None = None) -> None:
-        """An RFC 9457 problem answer; *detail* is for a person and holds nothing of the request."""
-        body = msgspec.json.encode({"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail})
-        headers = [PROBLEM, NO_STORE, NOSNIFF, (b"content-length", b"%d" % len(body)), *(extra or [])]
-        await self.send(send, route, status, headers, body)
+        """A problem answer, see `problem_answer`."""
+        await self.send(send, route, status, *problem_answer(status, detail, extra))
 
     async def method_not_allowed(self, send: Send, route: str, allow: bytes) -> None:
         detail = f"This address answers {allow.decode()} only."
         await self.problem(send, route, 405, detail, [(b"allow", allow)])
+
+
+def problem_answer(status: int, detail: str, extra: Headers | None = None) -> tuple[Headers, bytes]:
+    """The headers and body of an RFC 9457 problem answer; *detail* is for a person and holds nothing of the request."""
+    body = msgspec.json.encode({"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail})
+    return [PROBLEM, NO_STORE, NOSNIFF, length(body), *(extra or [])], body
+
+
+def wire(headers: Headers, body: bytes) -> bytes:
+    """All of an answer that follows its status and date."""
+    return b"%b\r\n%b" % (b"".join([b"%b: %b\r\n" % header for header in headers]), body)
 
 
 async def read_body(receive: Receive, headers: Headers, most: int) -> bytes:

@@ -7,7 +7,7 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from starlette.routing import Route
 from adserver import http_limits, logs, metrics, report
 from adserver.address_file import AddressFile
 from adserver.answering import Answering
-from adserver.answers import Headers, Receive, Responses, Scope, Send, problem_response
+from adserver.answers import Client, Headers, Receive, Responses, Scope, Send, problem_response
 from adserver.archive import open_book
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
@@ -31,6 +31,7 @@ from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.direct import Direct
 from adserver.errors import JournalUnavailable, StoreRefused, StoreUnavailable
+from adserver.forwarded import Forwarded
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
 from adserver.invalid import Judge
@@ -64,6 +65,7 @@ class Worker:
         self._delivery: Delivery | None = None
         self._articles: Articles | None = None
         self._tracking: Tracking | None = None
+        self._forwarded = Forwarded(settings.trusted_proxies.split())
         self._pages = Starlette(
             lifespan=self._lifespan, exception_handlers={HTTPException: _http_problem, Exception: _failed}
         )
@@ -121,7 +123,8 @@ class Worker:
             loops.append(partial(_leave_when_writable, settings))
         try:
             async with running(*loops, grace_s=settings.grace_s):
-                yield {} if settings.access_log else {AT_ONCE: AtOnce(self._get_at_once, self._post_at_once)}
+                at_once = AtOnce(self._get_at_once, self._post_at_once, self._get_soon)
+                yield {} if settings.access_log else {AT_ONCE: at_once}
                 if isinstance(journal, Journal):
                     await journal.drain()
         finally:
@@ -164,6 +167,15 @@ class Worker:
             return self._articles.at_once(headers, body) if self._articles else None
         except Exception:
             return None
+
+    def _get_soon(self, target: bytes, headers: Headers, client: Client, tell: Callable[[int, bytes], None]) -> bool:
+        try:
+            tracking = self._tracking
+            return tracking is not None and tracking.at_once(
+                target, headers, self._forwarded.client(client, headers), tell
+            )
+        except Exception:
+            return False
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starlette's routes; those of ops only at their own port, and only they there, if there is one."""

@@ -7,7 +7,19 @@ from msgspec import Struct
 
 from adserver import metrics, repair
 from adserver.answering import LONGEST_MAX_AGE_S, Answering, Edition
-from adserver.answers import NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send, keep_for, length, read_body
+from adserver.answers import (
+    NO_STORE,
+    NOSNIFF,
+    Headers,
+    Receive,
+    Responses,
+    Scope,
+    Send,
+    keep_for,
+    length,
+    read_body,
+    wire,
+)
 from adserver.context import MOST_IDS, PLAIN, BadQuery, parse_query
 from adserver.decide import Filled, Page
 from adserver.metrics import Meter
@@ -114,7 +126,7 @@ class Articles:
             return None
         body, said = self._answer(article, Format.HTML, media)
         self._responses.note("render", 200)
-        return 200, b"%b\r\n%b" % (b"".join([b"%b: %b\r\n" % header for header in said]), body)
+        return 200, wire(said, body)
 
     def _answer(self, article: Article, form: Format, media: bytes) -> tuple[bytes, Headers]:
         filling = self.fill(article, form)

@@ -200,11 +200,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._stop("pipelined")
         before = self.cycle
         plain = special is None or (special == _KEEP_ALIVE and self.parser.get_http_version() == "1.1")
-        if stays and plain and (before is None or before.response_complete) and self._answer_at_once(url):
-            self.scope = None  # type: ignore[assignment]  # nothing is being read any more
-            self.on_response_complete()
-            return
-        if stays and (before is None or before.response_complete) and self._collects(url, special):
+        idle = before is None or before.response_complete
+        if stays and idle and ((plain and self._answers(url)) or self._collects(url, special)):
             return
         self._begin(before)
 
@@ -216,7 +213,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             # The scope keeps its list: a trailer arriving while the app runs must not become a header.
             self.headers = []
 
-    def _answer_at_once(self, _: bytes) -> bool:
+    def _answers(self, _: bytes) -> bool:
         """Answer a request that has no body and ends nothing, if that needs no application; a subclass may."""
         return False
 

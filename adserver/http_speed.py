@@ -4,9 +4,9 @@ uvicorn builds a scope of fourteen entries, a cycle and a task for every request
 apart; together that is more than a small answer takes. Rules: an answer sent in one piece leaves in one write, any
 other goes uvicorn's way; paths in `eager` start without a task, when all that has arrived is read, and get one when
 they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, no query, the
-connection stays) that the application's `AT_ONCE` function knows is answered by it, and the application sees no
-request; the same goes for a POST to a path in `collecting` whose body arrives whole with its head. Everything else is
-plain ASGI.
+connection stays) that one of the application's `AT_ONCE` functions knows is answered by it, at once or a moment later,
+and the application sees no request; the same goes for a POST to a path in `collecting` whose body arrives whole with
+its head. Everything else is plain ASGI.
 """
 
 from collections.abc import Callable, Container, Coroutine, Generator
@@ -24,10 +24,15 @@ AT_ONCE = "adserver.at_once"
 
 class AtOnce(NamedTuple):
     """Each gives an answer's status and all that follows the date in it, or None where the request must go the long
-    way: *get* by the target of a plain GET, *post* by the headers and the body of a POST."""
+    way: *get* by the target of a plain GET, *post* by the headers and the body of a POST.
+
+    *soon* takes a plain GET by its target, headers and client, and tells its answer later, once; it is False where it
+    does not.
+    """
 
     get: Callable[[bytes], tuple[int, bytes] | None]
     post: Callable[[list[tuple[bytes, bytes]], bytes], tuple[int, bytes] | None]
+    soon: Callable[[bytes, list[tuple[bytes, bytes]], tuple[str, int] | None, Callable[[int, bytes], None]], bool]
 
 
 _STAYS = b"keep-alive"
@@ -82,6 +87,38 @@ class JoinedAnswer(RequestResponseCycle):
         self.on_response()
 
 
+class Soon:
+    """Stands where a connection has its cycle, while an answer is on its way that no application gives."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete")
+    more_body = response_started = waiting_for_100_continue = False
+    scope = None
+
+    def __init__(self, protocol: "FastHttpProtocol") -> None:
+        self._protocol = protocol
+        self.keep_alive = True
+        self.disconnected = self.response_complete = False
+
+    @property
+    def message_event(self) -> "Soon":
+        return self
+
+    def set(self) -> None:
+        """Nobody waits for messages here."""
+
+    def tell(self, status: int, rest: bytes) -> None:
+        self.response_complete = True
+        if self.disconnected:
+            return
+        protocol = self._protocol
+        if self.keep_alive:
+            protocol.say(status, rest)
+        else:
+            protocol.say(status, b"connection: close\r\n" + rest)
+            protocol.finish()
+        protocol.on_response_complete()
+
+
 _said: tuple[Any, bytes] = ([], b"")
 
 
@@ -109,17 +146,26 @@ class FastHttpProtocol(LimitedHttpProtocol):
     _held: tuple[RequestResponseCycle, Any] | None = None
     _parts: list[bytes] | None = None  # of a body that is collected
 
-    def _answer_at_once(self, target: bytes) -> bool:
-        if self._at_once is None or self.flow.write_paused or self.parser.get_method() != b"GET":
+    def _answers(self, target: bytes) -> bool:
+        at_once = self._at_once
+        if at_once is None or self.flow.write_paused or self.parser.get_method() != b"GET":
             return False
-        answer = self._at_once.get(target)
-        if answer is None:
+        answer = at_once.get(target)
+        if answer is not None:
+            self.scope = None  # type: ignore[assignment]  # nothing is being read any more
+            self.say(*answer)
+            self.on_response_complete()
+            return True
+        before, soon = self.cycle, Soon(self)
+        self.cycle = soon  # type: ignore[assignment]  # it has all that is asked of one
+        if not at_once.soon(target, self.headers, self.client, soon.tell):
+            self.cycle = before
             return False
-        self._say(answer)
+        self.scope = None  # type: ignore[assignment]
         return True
 
-    def _say(self, answer: tuple[int, bytes]) -> None:
-        status, rest = answer
+    def say(self, status: int, rest: bytes) -> None:
+        """Write an answer; *rest* is all that follows the date in it."""
         self.transport.write(b"%b%b%b" % (STATUS_LINE[status], _lines(self.server_state), rest))
 
     def _collects(self, target: bytes, special: dict[bytes, bytes] | None) -> bool:
@@ -145,7 +191,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
                 self._begin_after_all()
             else:
                 self._parts = self.scope = None  # type: ignore[assignment]
-                self._say(answer)
+                self.say(*answer)
                 super().on_message_complete()
                 self.on_response_complete()
                 return

@@ -145,7 +145,7 @@ class Journal:
         self._closing = False
         self._unsynced_names = False
         self._unsynced_directory = False
-        self._waiting: list[tuple[int, float, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[int, float, Callable[[bool], None]]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._syncing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -273,22 +273,25 @@ class Journal:
     # Syncing
 
     def wait_synced(self, within_s: float = PATIENCE_S) -> "asyncio.Future[bool]":
-        """True when everything stored so far has reached the disk, False when it has not *within_s* seconds.
+        """The answer that `when_synced` tells, to be awaited."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.when_synced(lambda safe: None if future.done() else future.set_result(safe), within_s)
+        return future
+
+    def when_synced(self, tell: Callable[[bool], None], within_s: float = PATIENCE_S) -> None:
+        """Tell True as soon as everything stored so far is on the disk, or False when it is not *within_s* seconds.
 
         One timer serves all who wait: a beacon a tenth of a millisecond would otherwise set and cancel one each.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
         if self.synced >= self.written:
-            future.set_result(True)
-            return future
-        deadline = loop.time() + within_s
-        self._waiting.append((self.written, deadline, future))
+            tell(True)  # noqa: FBT003
+            return
+        deadline = asyncio.get_running_loop().time() + within_s
+        self._waiting.append((self.written, deadline, tell))
         if self._alarm is None or deadline < self._alarm.when():
             self._set_alarm(deadline)
         if not self._syncing:
             self._sync()
-        return future
 
     def _set_alarm(self, at: float) -> None:
         if self._alarm is not None:
@@ -305,12 +308,15 @@ class Journal:
 
     def _resolve(self, answer: Callable[[int, float], bool | None]) -> None:
         waiting, self._waiting = self._waiting, []
-        for number, deadline, future in waiting:
+        for number, deadline, tell in waiting:
             said = answer(number, deadline)
             if said is None:
-                self._waiting.append((number, deadline, future))
-            elif not future.done():
-                future.set_result(said)
+                self._waiting.append((number, deadline, tell))
+                continue
+            try:
+                tell(said)
+            except Exception:
+                log.exception("%s: one who waited for record %d could not be told", self.directory, number)
 
     def _sync(self) -> None:
         if self._timer is not None:
@@ -456,6 +462,9 @@ class NoJournal:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         future.set_result(True)
         return future
+
+    def when_synced(self, tell: Callable[[bool], None], _: float = 0) -> None:
+        tell(True)  # noqa: FBT003
 
 
 Ledger = Journal | NoJournal

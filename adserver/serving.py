@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from adserver.answering import Answering, Edition
-from adserver.answers import HTML, JSON, NO_STORE, NOSNIFF, Headers, Responses, Scope, Send, keep_for, length
+from adserver.answers import HTML, JSON, NO_STORE, NOSNIFF, Headers, Responses, Scope, Send, keep_for, length, wire
 from adserver.catalog import Ad
 from adserver.context import PLAIN, BadQuery, Query, parse_query
 from adserver.decide import Decision, Filled, Page
@@ -41,7 +41,7 @@ class Delivery:
             return 200, b"%bcontent-length: %d\r\n\r\n%b" % (_FILLED, len(body), body)
         status, headers = _say(decision, body)
         self._responses.note("ad", status)
-        return status, b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n" + body
+        return status, wire(headers, body)
 
     async def ad(self, scope: Scope, send: Send) -> None:
         """One slot's snippet; 204 and a reason when nothing fits."""

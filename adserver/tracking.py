@@ -6,13 +6,26 @@ seconds it gets 503 and may be sent again, with the same token it cannot count t
 50 ms for the disk at most.
 """
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from adserver import metrics
-from adserver.answers import HTML, NO_STORE, NOSNIFF, Headers, Receive, Responses, Scope, Send
+from adserver.answers import (
+    HTML,
+    NO_STORE,
+    NOSNIFF,
+    Client,
+    Headers,
+    Receive,
+    Responses,
+    Scope,
+    Send,
+    problem_answer,
+    wire,
+)
 from adserver.catalog import Ad
 from adserver.confirm import Confirmer
 from adserver.days import Days
@@ -24,7 +37,7 @@ from adserver.journal import PATIENCE_S, Ledger
 from adserver.metrics import Meter
 from adserver.reload import LiveCatalog
 from adserver.seen import Seen
-from adserver.token import Keys, Token, check_age, verify
+from adserver.token import LENGTH, Keys, Token, check_age, verify
 
 CLICK_WAIT_S = 0.05
 MOST_BODY = 1024
@@ -34,6 +47,10 @@ GIF = (
     b"!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 )
 _GIF = [(b"content-type", b"image/gif"), (b"content-length", b"%d" % len(GIF)), NO_STORE, NOSNIFF]
+_PIXEL = wire(_GIF, GIF)
+_BEACON_LENGTH = len(b"/i/") + LENGTH
+_NOT_SAFE = "The event could not be made safe in time. Send it again; it cannot be counted twice."
+_RETRY = (b"retry-after", b"2")
 _GONE = b"<!doctype html><title>Link not found</title><p>This link does not lead anywhere any more.</p>"
 
 
@@ -63,8 +80,11 @@ class NotSafe(Struct, frozen=True):
     """The event could not be made safe in time: its sender must send it again."""
 
 
+Outcome = Taken | NotSafe
+
+
 class Tracking:
-    """`/i/{token}`, `/v/{token}` and `/c/{token}`."""
+    """`/i/{token}`, `/v/{token}` and `/c/{token}`; for the event loop's thread alone."""
 
     def __init__(
         self,
@@ -87,6 +107,7 @@ class Tracking:
         self._confirmer = confirmer
         self._direct = direct
         self._syncing: dict[tuple[bytes, int, Type], int] = {}
+        self._counting: set[asyncio.Task[None]] = set()  # so that none is collected before it ends
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
         self._events = {type_: metrics.EVENTS.labels(name) for type_, name in names.items()}
@@ -98,6 +119,30 @@ class Tracking:
             for reason in range(1, len(INVALID))
             if reason != SUSPECT
         }
+
+    def at_once(self, target: bytes, headers: Headers, client: Client, tell: Callable[[int, bytes], None]) -> bool:
+        """Take a plain GET of an impression beacon; *tell* gets its answer, ready for the wire, when it is on disk.
+
+        False where `__call__` must answer: any other target, or an advertiser asks for level 3.
+        """
+        if len(target) != _BEACON_LENGTH or target[:3] != b"/i/" or self._live.current.level_3:
+            return False
+        token, ignored = self._read(target[3:], Type.IMPRESSION)
+        if token is None or ignored:
+            tell(*self._pixel(Taken(ignored)))
+        else:
+            self._count(token, Type.IMPRESSION, headers, client, lambda outcome: tell(*self._pixel(outcome)))
+        return True
+
+    def _pixel(self, outcome: Outcome) -> tuple[int, bytes]:
+        if isinstance(outcome, NotSafe):
+            self._meter.add(metrics.REFUSED_EVENTS)
+            self._responses.note("impression", 503)
+            return 503, wire(*problem_answer(503, _NOT_SAFE, [_RETRY]))
+        self._responses.note("impression", 200)
+        if outcome.ignored:
+            return 200, wire([*_GIF, (b"adserver-ignored", outcome.ignored.encode())], GIF)
+        return 200, _PIXEL
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: bytes = scope["raw_path"]
@@ -115,11 +160,10 @@ class Tracking:
         said: Headers = []
         if token is not None and ignored is None:
             began = time.monotonic()
-            outcome = await self._count(token, route.type, scope)
+            outcome = await self._outcome(token, route.type, scope)
             if isinstance(outcome, NotSafe):
                 self._meter.add(metrics.REFUSED_EVENTS)
-                detail = "The event could not be made safe in time. Send it again; it cannot be counted twice."
-                await self._responses.problem(send, route.name, 503, detail, [(b"retry-after", b"2")])
+                await self._responses.problem(send, route.name, 503, _NOT_SAFE, [_RETRY])
                 return
             ignored = outcome.ignored
             if outcome.number is not None and self._live.current.level_3:
@@ -149,43 +193,68 @@ class Tracking:
             return token, error.reason
         return token, None
 
-    async def _count(self, token: Token, type_: Type, scope: Scope) -> "Taken | NotSafe":
+    async def _outcome(self, token: Token, type_: Type, scope: Scope) -> Outcome:
         if scope["method"] == "HEAD":  # a scanner's look before the reader's click: it must not use the token up
             self._meter.add(self._invalid[type_, METHOD])
             return Taken(INVALID[METHOD])
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        tell: Callable[[Outcome], None] = lambda said: None if outcome.done() else outcome.set_result(said)  # noqa: E731
+        self._count(token, type_, scope["headers"], scope["client"], tell)
+        return await outcome
+
+    def _count(
+        self, token: Token, type_: Type, headers: Headers, client: Client, tell: Callable[[Outcome], None]
+    ) -> None:
+        """Count an event whose token is good, once; *tell* hears what became of it when that is certain."""
         key = (token.issuer, token.serial, type_)
         number = self._syncing.get(key)
         if number is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
-            return Taken(metrics.DUPLICATE) if number is None or await self._wait(number, type_) else NotSafe()
+            repeated = Taken(metrics.DUPLICATE)
+            if number is None:
+                tell(repeated)
+            else:
+                self._when_safe(number, type_, lambda safe: tell(repeated if safe else NotSafe()))
+            return
         judge = self._judge.click if type_ is Type.CLICK else self._judge.beacon
-        reason = judge(scope["headers"], scope["client"], time.monotonic())
+        reason = judge(headers, client, time.monotonic())
         try:
-            number = self._store(token, type_, reason)
+            stored = self._store(token, type_, reason)
         except JournalUnavailable as error:
             self._journal.failure = self._journal.failure or str(error)
-            return await self._count_without_journal(token, type_, reason)
-        self._syncing[key] = number
-        try:
-            safe = await self._wait(number, type_)
-        finally:
-            del self._syncing[key]
-        return self._taken(token, type_, reason, number) if safe else NotSafe()
+            counting = asyncio.get_running_loop().create_task(self._count_without_journal(token, type_, reason, tell))
+            self._counting.add(counting)
+            counting.add_done_callback(self._counting.discard)
+            return
+        self._syncing[key] = stored
 
-    async def _count_without_journal(self, token: Token, type_: Type, reason: int) -> "Taken | NotSafe":
+        def synced(safe: bool) -> None:  # noqa: FBT001
+            del self._syncing[key]
+            tell(self._taken(token, type_, reason, stored) if safe else NotSafe())
+
+        self._when_safe(stored, type_, synced)
+
+    async def _count_without_journal(
+        self, token: Token, type_: Type, reason: int, tell: Callable[[Outcome], None]
+    ) -> None:
         ad = self._live.find(token.ad)
         hour = self._days.hour_of(token.day, token.issued)
         event = Event(
             type_, reason, token.day, hour, token.issuer, token.serial, token.ad.ljust(8, b"\0"), int(time.time())
         )
         patience_s = CLICK_WAIT_S if type_ is Type.CLICK else PATIENCE_S
-        if self._direct is not None and await self._direct.count(event, ad.name if ad else "", patience_s):
-            self._meter.add(metrics.DIRECT)
-            return self._taken(token, type_, reason, None)
-        if type_ is not Type.CLICK:
-            return NotSafe()
-        self._meter.add(metrics.UNCOUNTED)
-        return Taken()
+        counted = False
+        try:
+            counted = self._direct is not None and await self._direct.count(event, ad.name if ad else "", patience_s)
+        finally:  # whatever happens, somebody waits for an answer
+            if counted:
+                self._meter.add(metrics.DIRECT)
+                tell(self._taken(token, type_, reason, None))
+            elif type_ is Type.CLICK:
+                self._meter.add(metrics.UNCOUNTED)
+                tell(Taken())
+            else:
+                tell(NotSafe())
 
     def _taken(self, token: Token, type_: Type, reason: int, number: int | None) -> Taken:
         """The event is safe: remember it, and say where it is counted."""
@@ -208,13 +277,17 @@ class Tracking:
         hour = self._days.hour_of(token.day, token.issued)
         return self._journal.append(type_, reason, token.day, hour, token.issuer, token.serial, token.ad, time.time())
 
-    async def _wait(self, number: int, type_: Type) -> bool:
-        """Wait until the record is on disk; False when a beacon must be sent again. A click goes on all the same."""
+    def _when_safe(self, number: int, type_: Type, tell: Callable[[bool], None]) -> None:
+        """Tell when the record is on disk, or False when a beacon must be sent again. A click goes on all the same."""
         if self._journal.synced >= number:
-            return True
-        if type_ is not Type.CLICK:
-            return await self._journal.wait_synced()
-        if not await self._journal.wait_synced(CLICK_WAIT_S):
+            tell(True)  # noqa: FBT003
+        elif type_ is not Type.CLICK:
+            self._journal.when_synced(tell)
+        else:
+            self._journal.when_synced(lambda safe: tell(self._note_degraded(safe, type_)), CLICK_WAIT_S)
+
+    def _note_degraded(self, safe: bool, type_: Type) -> bool:  # noqa: FBT001
+        if not safe:
             self._meter.add(self._degraded[type_])
         return True
 

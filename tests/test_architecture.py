@@ -66,6 +66,7 @@ EDGES = {
     "confirm": "background ship store",
     "direct": "background store",
     "answers": "metrics",
+    "forwarded": "answers",
     "answering": "journal metrics reload",
     "articles": "answering answers metrics",
     "serving": "answering answers",

@@ -1,8 +1,8 @@
 """Answers given without a scope or a task, on real sockets: nobody can tell them from uvicorn's own."""
 
 import socket
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,21 +12,27 @@ from tests.edges.test_http_limits import TIMEOUT_S, Peer, one_answer, serving, s
 
 ASK = b"GET /once HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+SOON = b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\n"
+NOW = b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class AtOnce(FastHttpProtocol):
-    """Knows one target and one kind of body, and counts how often it answered."""
+    """Knows one target and one kind of body, and counts how often it answered; `/soon` is told when `/now` is asked."""
 
     request_timeout_s = TIMEOUT_S
     collecting = frozenset((b"/collect",))
     answered = 0
+    waiting: ClassVar[list[Callable[[int, bytes], None]]] = []
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._at_once = Functions(self._know, self._take)
+        self._at_once = Functions(self._know, self._take, self._wait)
 
     def _know(self, target: bytes) -> tuple[int, bytes] | None:
-        if target != b"/once":
+        if target == b"/now":
+            while self.waiting:
+                self.waiting.pop(0)(200, b"content-length: 4\r\n\r\nsoon")
+        elif target != b"/once":
             return None
         AtOnce.answered += 1
         return 200, b"content-length: 4\r\n\r\nonce"
@@ -38,10 +44,27 @@ class AtOnce(FastHttpProtocol):
         AtOnce.answered += 1
         return 200, b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
+    def _wait(
+        self,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        client: tuple[str, int] | None,
+        tell: Callable[[int, bytes], None],
+    ) -> bool:
+        if target != b"/soon":
+            return False
+        assert (b"host", b"a") in headers
+        assert client is not None
+        assert client[0] == "127.0.0.1"
+        AtOnce.answered += 1
+        self.waiting.append(tell)
+        return True
+
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     AtOnce.answered = 0
+    AtOnce.waiting.clear()
     with serving(AtOnce, timeout_keep_alive=1) as peer:
         yield peer
 
@@ -205,3 +228,78 @@ def test_a_refused_request_ends_the_connection(peer: Peer) -> None:
     answers = peer.says(ASK + b"GET /\0 HTTP/1.1\r\n\r\n")
     assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1 400") == 1
     assert AtOnce.answered == 1
+
+
+def tell_all(peer: Peer, expected: int) -> None:
+    """Let every answer that is still to come be given, once *expected* of them are waited for."""
+    while len(AtOnce.waiting) < expected:
+        with peer.connect() as other:
+            other.sendall(ASK)
+            one_answer(other)
+    with peer.connect() as other:
+        other.sendall(NOW)
+        one_answer(other)
+
+
+def test_what_is_told_later_keeps_its_place(peer: Peer) -> None:
+    """
+    An answer that comes a moment later holds back those behind it, whoever gives them; then the connection goes on.
+    """
+    with peer.connect() as client:
+        for _ in range(2):
+            client.sendall(SOON + ASK + ASK.replace(b"/once", b"/early") + SOON)
+            tell_all(peer, 1)
+            answers = [one_answer(client) for _ in range(3)]
+            assert answers[0].endswith(b"\r\n\r\nsoon")
+            assert answers[0].lower().count(b"\r\ndate: ") == 1
+            assert [body(answer) for answer in answers[1:]] == [b"/once", b"/early"]
+            assert body(one_answer(client)) == b"/soon"  # behind another it is the application's
+        client.sendall(SOON)
+        tell_all(peer, 1)
+        assert one_answer(client).endswith(b"soon")
+
+
+def test_a_reader_who_leaves_before_the_answer_harms_nobody(peer: Peer) -> None:
+    """
+    An answer told to a closed connection is dropped, and the next reader's comes.
+    """
+    with peer.connect() as client:
+        client.sendall(SOON)
+        stays = peer.connect()
+        stays.sendall(SOON)
+        while len(AtOnce.waiting) < 2:
+            with peer.connect() as other:
+                other.sendall(ASK)
+                one_answer(other)
+    with stays as client:
+        tell_all(peer, 2)
+        assert one_answer(client).endswith(b"soon")
+
+
+def test_a_connection_that_waits_for_its_answer_is_not_idle(peer: Peer) -> None:
+    """
+    It stays open while others, idle since after it asked, are closed.
+    """
+    with peer.connect() as client, peer.connect() as idle:
+        client.sendall(ASK)
+        one_answer(client)
+        client.sendall(SOON)
+        idle.sendall(ASK)
+        one_answer(idle)
+        assert idle.recv(1) == b""
+        tell_all(peer, 1)
+        assert one_answer(client).endswith(b"soon")
+        assert client.recv(1) == b""  # and it is idle from then on
+
+
+def test_an_answer_that_is_waited_for_ends_a_connection_that_broke_the_rules_meanwhile(peer: Peer) -> None:
+    """
+    What cannot be understood behind it is not answered; the answer says that the connection ends.
+    """
+    with peer.connect() as client:
+        client.sendall(SOON + b"GET /\0 HTTP/1.1\r\n\r\n")
+        tell_all(peer, 1)
+        answer = one_answer(client)
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert answer.endswith(b"soon")
+        assert client.recv(1) == b""

@@ -24,6 +24,7 @@ class Load:
         self._stop = threading.Event()
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.acknowledged: Counter[str] = Counter()
+        self.acknowledged_at: list[tuple[float, str]] = []
         self.ignored: Counter[str] = Counter()
         self.unanswered: list[tuple[float, str]] = []
         self.refused: list[float] = []
@@ -105,6 +106,7 @@ class Load:
             self.ignored[kind] += 1
         elif status == _EXPECTED[kind]:
             self.acknowledged[kind] += 1
+            self.acknowledged_at.append((time.monotonic(), kind))
         if b"connection: close" in head:
             raise EOFError
         return body
