@@ -38,7 +38,7 @@ def _steady() -> float:
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
-_SERVED, _UNFILLED = int(Type.SERVED), int(Type.UNFILLED)
+_UNFILLED = int(Type.UNFILLED)
 _EMAIL = Format.EMAIL
 _CLICK = 1 << TOKEN_BIT[Type.CLICK]
 _SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
@@ -58,10 +58,12 @@ class PageDraws(dict[int | str, int]):
 
 
 class Ready(Struct, frozen=True):
-    """An ad made ready for serving: its snippet, which events its token may stand for, the metrics of a fill."""
+    """An ad made ready for serving: its snippet, its key and which events its token may stand for (for the mint), its
+    name, the metrics of a fill."""
 
     snippet: Snippet
-    allowed: int
+    ask: tuple[bytes, int]
+    name: str
     filled: Both
 
 
@@ -84,7 +86,8 @@ class Edition:
         found = self._ready.get(key)
         if found is None:
             snippet = compile_snippet(self.catalog, ad, Format(form), self._public_url, eager=eager)
-            found = self._ready[key] = Ready(snippet, _allowed(ad, Format(form)), self._filled[ad.slot.id])
+            ask = ad.key, _allowed(ad, Format(form))
+            found = self._ready[key] = Ready(snippet, ask, ad.name, self._filled[ad.slot.id])
         return found
 
     def max_age(self, slot: SlotId, now: float) -> int:
@@ -173,18 +176,17 @@ class Answering:
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
         day, hour = self._locate(now)
-        form = page.format.value
-        answers: list[tuple[Decision, bytes]] = []
-        eager = True
-        for decision in decide(edition.catalog, now, page, PageDraws(self._counters)):
+        decisions = decide(edition.catalog, now, page, PageDraws(self._counters))
+        form, ready = page.format.value, edition.ready
+        served: list[Ready] = []
+        for decision in decisions:
             if isinstance(decision, Filled):
-                ad = decision.ad
-                body = self._serve(ad, edition.ready(ad, form, eager), now, day, hour)
-                eager = False
-            else:
-                body = self._leave_empty(edition, decision, page.format, now, day, hour)
-            answers.append((decision, body))
-        return answers
+                served.append(ready(decision.ad, form, not served))
+        snippets = iter(self._serve(served, now, day, hour))
+        return [
+            (one, next(snippets) if isinstance(one, Filled) else self._leave_empty(edition, one, page, now, day, hour))
+            for one in decisions
+        ]
 
     def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
         """What `answer` would decide next; counts nothing."""
@@ -195,22 +197,24 @@ class Answering:
         """A number anybody can invent was asked for: counted under its reason alone."""
         self._meter.add(self._unfilled[NoFill.UNKNOWN_SLOT])
 
-    def _serve(self, ad: Ad, ready: Ready, now: float, day: int, hour: int) -> bytes:
-        journal, mint, key = self._journal, self._mint, ad.key
-        issuer, serial = mint.issuer, mint.next_serial
-        token = mint.token(key, day, now, ready.allowed)
+    def _serve(self, served: list[Ready], now: float, day: int, hour: int) -> list[bytes]:
+        if not served:
+            return []
+        journal, add = self._journal, self._meter.add
+        issuer, serial, tokens = self._mint.tokens([ready.ask for ready in served], day, now)
+        before = journal.written
         try:
-            if key not in journal.names:
-                journal.name(key, ad.name)
-            journal.append(_SERVED, 0, day, hour, issuer, serial, key, now)
+            for ready in served:
+                if ready.ask[0] not in journal.names:
+                    journal.name(ready.ask[0], ready.name)
+            journal.append_served(day, hour, issuer, serial, [ready.ask[0] for ready in served], now)
         except JournalUnavailable as error:
-            self._note_uncounted(error)
-        self._meter.add(ready.filled)
-        return token.join(ready.snippet)
+            self._note_uncounted(error, len(served) - (journal.written - before))
+        for ready in served:
+            add(ready.filled)
+        return [token.join(ready.snippet) for token, ready in zip(tokens, served, strict=True)]
 
-    def _leave_empty(
-        self, edition: Edition, decision: Unfilled, form: Format, now: float, day: int, hour: int
-    ) -> bytes:
+    def _leave_empty(self, edition: Edition, decision: Unfilled, page: Page, now: float, day: int, hour: int) -> bytes:
         self._meter.add(self._unfilled[decision.reason])
         self._meter.add(edition.requests[decision.slot])
         subject, reason = slot_subject(decision.slot), _REASON_NUMBER[decision.reason]
@@ -218,11 +222,11 @@ class Answering:
             self._journal.append(_UNFILLED, reason, day, hour, NO_ISSUER, 0, subject, now)
         except JournalUnavailable as error:
             self._note_uncounted(error)
-        return render_empty(edition.catalog.slots[decision.slot], form)
+        return render_empty(edition.catalog.slots[decision.slot], page.format)
 
-    def _note_uncounted(self, error: JournalUnavailable) -> None:
+    def _note_uncounted(self, error: JournalUnavailable, n: int = 1) -> None:
         self._journal.failure = self._journal.failure or str(error)
-        self._meter.add(metrics.UNCOUNTED)
+        self._meter.add(metrics.UNCOUNTED, n)
 
 
 def _allowed(ad: Ad, form: Format) -> int:

@@ -125,21 +125,14 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
         for ask in page.asks
     ]
     used: set[str] = set()
-    still_empty = spots
-    for rank in _RANKS:
-        for spot in still_empty:
-            tier = spot.live.tiers[rank]
-            if tier is not None:
-                _try_tier(spot, rank, tier, used, shows, trace)
-        still_empty = [spot for spot in still_empty if spot.ad is None]
-        if not still_empty:
-            break
-    tried = list(spots)
-    for at, spot in enumerate(spots):
-        if spot.ad is None and spot.others:
-            others = _try_other_slots(catalog, now, spot, draws, used, shows, trace)
-            tried += others
-            spots[at] = next((other for other in others if other.ad is not None), spot)
+    tried = spots
+    if _fill(spots, used, shows, trace):
+        tried = list(spots)
+        for at, spot in enumerate(spots):
+            if spot.ad is None and spot.others:
+                others = _try_other_slots(catalog, now, spot, draws, used, shows, trace)
+                tried += others
+                spots[at] = next((other for other in others if other.ad is not None), spot)
     if trace is not None:
         _trace_unlive_and_outranked(catalog, now, tried, trace)
     return [Filled(spot.ad) if spot.ad is not None else _close(catalog, spot) for spot in spots]
@@ -171,44 +164,53 @@ def _try_other_slots(
     """A group whose first choice stays empty is answered by the next of its slots that does not: the last one tried."""
     tried: list[_Spot] = []
     for slot in spot.others:
-        other = _Spot(slot, live := catalog.bookings[slot].at(now), draws[slot])
+        other = _Spot(slot, catalog.bookings[slot].at(now), draws[slot])
         tried.append(other)
-        for rank in _RANKS:
-            if other.ad is None and (tier := live.tiers[rank]) is not None:
-                _try_tier(other, rank, tier, used, shows, trace)
-        if other.ad is not None:
+        if not _fill([other], used, shows, trace):
             break
     return tried
 
 
-def _try_tier(
-    spot: _Spot,
-    rank: int,
-    tier: Tier,
-    used: set[str],
-    shows: frozenset[Kind] | None,
-    trace: list[Lost] | None,
-) -> None:
-    """Give *spot* an ad of this tier, or note why none could be had."""
-    if rank == _SPONSORSHIP:
-        booking, rest = _choose_by_share(tier.bookings, spot.u)
-        if booking is None:
-            spot.reason, spot.u = _OUTSIDE_SHARE, rest
-            if trace is not None:
-                _trace_tier(spot, tier.bookings, None, Step.SHARE, "this draw fell outside the shares sold", trace)
-            return
-        spot.ad = _choose_ad(spot, booking, rest, used, shows, trace)
-        if spot.ad is None:
-            spot.u = rest  # the share's owner cannot show here; the next tier inherits the draw
+def _fill(spots: list[_Spot], used: set[str], shows: frozenset[Kind] | None, trace: list[Lost] | None) -> int:
+    """Give each spot an ad, the highest priority first over all of them; how many stay empty, and know why."""
+    empty = len(spots)
+    for rank in _RANKS:
+        for spot in spots:
+            tier = spot.live.tiers[rank]
+            if tier is None or spot.ad is not None:
+                continue
+            if rank == _SPONSORSHIP:
+                ad = _choose_by_share(spot, tier, used, shows, trace)
+            else:
+                ad = _choose_by_weight(spot, tier, used, shows, trace)
+            if ad is not None:
+                spot.ad = ad
+                used.add(ad.creative.id)
+                empty -= 1
+        if not empty:
+            break
+    return empty
+
+
+def _choose_by_share(
+    spot: _Spot, tier: Tier, used: set[str], shows: frozenset[Kind] | None, trace: list[Lost] | None
+) -> Ad | None:
+    """An ad of the sponsor whose share the draw falls into; else the next tier gets what is left of the draw."""
+    booking, rest = _find_sponsor(tier.bookings, spot.u)
+    if booking is None:
+        spot.reason, spot.u = _OUTSIDE_SHARE, rest
         if trace is not None:
-            _trace_tier(spot, tier.bookings, booking, Step.SHARE, "this draw belongs to another sponsor's share", trace)
-    else:
-        _choose_by_weight(spot, tier, used, shows, trace)
-    if spot.ad is not None:
-        used.add(spot.ad.creative.id)
+            _trace_tier(spot, tier.bookings, None, Step.SHARE, "this draw fell outside the shares sold", trace)
+        return None
+    ad = _choose_ad(spot, booking, rest, used, shows, trace)
+    if ad is None:
+        spot.u = rest  # the share's owner cannot show here; the next tier inherits the draw
+    if trace is not None:
+        _trace_tier(spot, tier.bookings, booking, Step.SHARE, "this draw belongs to another sponsor's share", trace)
+    return ad
 
 
-def _choose_by_share(tier: tuple[Booking, ...], u: float) -> tuple[Booking | None, float]:
+def _find_sponsor(tier: tuple[Booking, ...], u: float) -> tuple[Booking | None, float]:
     """The sponsor whose part of [0, 1) holds *u*, and how far into that part (or into the unsold part) it lies."""
     low = 0.0
     for booking in tier:
@@ -221,23 +223,27 @@ def _choose_by_share(tier: tuple[Booking, ...], u: float) -> tuple[Booking | Non
 
 def _choose_by_weight(
     spot: _Spot, tier: Tier, used: set[str], shows: frozenset[Kind] | None, trace: list[Lost] | None
-) -> None:
-    """Choose a line item by weight; when its creatives are all taken, choose among the others."""
+) -> Ad | None:
+    """An ad of a line item chosen by weight; when its creatives are all taken, the others are chosen among."""
     left, sums = tier.bookings, tier.weights
-    while left and spot.ad is None and (total := sums[-1]):
+    while left and (total := sums[-1]):
         if len(left) == 1:
             booking, rest = left[0], spot.u
         else:
             point = spot.u * total
-            at = min(bisect_right(sums, point), len(sums) - 1)
+            at = bisect_right(sums, point)
+            if at == len(sums):
+                at -= 1
             low = sums[at - 1] if at else 0.0
-            booking, rest = left[at], min((point - low) / ((sums[at] - low) or 1.0), 1.0)
-        spot.ad = _choose_ad(spot, booking, rest, used, shows, trace)
-        if spot.ad is None:
-            left = tuple(one for one in left if one is not booking)
-            sums = tuple(accumulate(one.line_item.weight for one in left))
-        elif trace is not None:
-            _trace_tier(spot, left, booking, Step.WEIGHT, "the rotation by weight chose another this time", trace)
+            booking, rest = left[at], (point - low) / ((sums[at] - low) or 1.0)
+        ad = _choose_ad(spot, booking, rest, used, shows, trace)
+        if ad is not None:
+            if trace is not None:
+                _trace_tier(spot, left, booking, Step.WEIGHT, "the rotation by weight chose another this time", trace)
+            return ad
+        left = tuple(one for one in left if one is not booking)
+        sums = tuple(accumulate(one.line_item.weight for one in left))
+    return None
 
 
 def _choose_ad(
@@ -249,25 +255,39 @@ def _choose_ad(
     trace: list[Lost] | None,
 ) -> Ad | None:
     """One of the booking's ads that this page can show; None when there is none, and *spot* knows why."""
-    ads, sums = booking.ads, booking.weights
-    if shows is not None or not used.isdisjoint(booking.creatives):
-        fitting = tuple(ad for ad in ads if shows is None or ad.creative.kind in shows)
-        ads = tuple(ad for ad in fitting if ad.creative.id not in used)
-        sums = tuple(accumulate(ad.creative.weight for ad in ads))
-        if not ads:
-            spot.reason = NoFill.DUPLICATE_CREATIVE if fitting else NoFill.FORMAT
-            if trace is not None:
-                why = "its creatives are on this page already" if fitting else "its creatives do not suit this format"
-                trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
-            return None
-    if len(ads) == 1:
-        return ads[0]
     rotation = booking.line_item.rotation
-    if rotation is _EVEN:
-        return ads[min(int(u * len(ads)), len(ads) - 1)]
+    if shows is None:
+        ad, rest = _rotate(rotation, booking.ads, booking.weights, u, spot.n)
+        if ad.creative.id not in used:
+            return ad
+        u = rest
+    fitting = tuple(ad for ad in booking.ads if shows is None or ad.creative.kind in shows)
+    ads = tuple(ad for ad in fitting if ad.creative.id not in used)
+    if not ads:
+        spot.reason = NoFill.DUPLICATE_CREATIVE if fitting else NoFill.FORMAT
+        if trace is not None:
+            why = "its creatives are on this page already" if fitting else "its creatives do not suit this format"
+            trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
+        return None
+    return _rotate(rotation, ads, tuple(accumulate(ad.creative.weight for ad in ads)), u, spot.n)[0]
+
+
+def _rotate(rotation: Rotation, ads: tuple[Ad, ...], sums: tuple[float, ...], u: float, n: int) -> tuple[Ad, float]:
+    """The ad whose turn it is, and how far into its part of [0, 1) *u* lies: again evenly spread, for one more choice.
+
+    To choose among all, and among the others only where that one is on the page already, comes to the same shares as
+    leaving out first what is there; and it is quicker.
+    """
     if rotation is _SEQUENCE:
-        return ads[spot.n % len(ads)]
-    return ads[min(bisect_right(sums, u * sums[-1]), len(ads) - 1)]
+        return ads[n % len(ads)], u
+    if rotation is _EVEN:
+        point = u * len(ads)
+        at = min(int(point), len(ads) - 1)
+        return ads[at], point - at
+    point = u * sums[-1]
+    at = min(bisect_right(sums, point), len(ads) - 1)
+    low = sums[at - 1] if at else 0.0
+    return ads[at], (point - low) / ((sums[at] - low) or 1.0)
 
 
 def _close(catalog: Catalog, spot: _Spot) -> Unfilled:

@@ -28,7 +28,7 @@ import stat
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,6 +56,7 @@ PATIENCE_S = 2.0
 _MAGIC = b"ASJRNL1\n"
 _HEADER = Layout("<8sIIQQ8s20x")  # magic, version, record size, first number, created in µs, producer
 _CRC = Layout("<I")
+_SERVED = int(events.Type.SERVED)
 _pack = events.RECORD.pack  # events.pack without the call, in the hottest place
 _STORED = Layout(f"<{events.SIZE}sI")
 _LOW = Layout(f"<{events.SIZE - 2}xH4x")
@@ -184,6 +185,28 @@ class Journal:
         if self._timer is None and not self._syncing:
             self._timer = asyncio.get_running_loop().call_later(SYNC_WITHIN_S, self._sync)
         return number
+
+    def append_served(
+        self, day: int, hour: int, issuer: bytes, serial: int, subjects: Sequence[bytes], now: float
+    ) -> None:
+        """Store that these ads were served, their serials counting up from *serial*. Raises JournalUnavailable, when
+        `written` says how many of them are stored."""
+        offset, end = self._offset, self._offset + RECORD * len(subjects)
+        if end > self._end:
+            for place, subject in enumerate(subjects, serial):
+                self.append(_SERVED, 0, day, hour, issuer, place, subject, now)
+            return
+        at, number, seed = int(now), self.written, self._seed
+        stored: list[bytes] = []
+        for subject in subjects:
+            number += 1
+            record = _pack(_SERVED, 0, day, hour, issuer, serial, subject, at, number & 0xFFFF)
+            serial += 1
+            stored += record, _CRC.pack(zlib.crc32(record, seed))
+        self._map[offset:end] = b"".join(stored)
+        self._offset, self.written = end, number
+        if self._timer is None and not self._syncing:
+            self._timer = asyncio.get_running_loop().call_later(SYNC_WITHIN_S, self._sync)
 
     def name(self, key: bytes, name: str) -> None:
         """Note once which ad *key* stands for, so that the journal can be read without any catalog."""
@@ -453,6 +476,9 @@ class NoJournal:
         return f"<NoJournal {self.failure}>"
 
     def append(self, *_: object) -> int:
+        raise JournalUnavailable(self.failure)
+
+    def append_served(self, *_: object) -> None:
         raise JournalUnavailable(self.failure)
 
     def name(self, *_: object) -> None:

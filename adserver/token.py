@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from struct import Struct as Layout
 from typing import Any
 
@@ -31,7 +31,7 @@ REASONS = ("malformed", "forged", "expired", "future", "not-allowed")
 _BODY = Layout("<BBHI5sI7s")
 _TEXT = re.compile(rb"[A-Za-z0-9_-]{48}")
 _MAC = 12
-_LAST_SERIAL = 2**32 - 1
+_SERIALS = 2**32
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 class Mint:
-    """Makes tokens: every call of `token` takes the next serial, and after the last a new issuer begins at 0."""
+    """Makes tokens: each has the next serial, and where the serials do not suffice a new issuer begins at 0."""
 
     def __init__(self, keys: Keys, issuer: bytes) -> None:
         self._keys = keys
@@ -123,16 +123,25 @@ class Mint:
 
     def token(self, ad: bytes, day: int, now: float, allowed: int) -> bytes:
         """48 ASCII characters for one snippet; *ad* is 7 bytes."""
+        return self.tokens(((ad, allowed),), day, now)[2][0]
+
+    def tokens(self, asks: Sequence[tuple[bytes, int]], day: int, now: float) -> tuple[bytes, int, list[bytes]]:
+        """A token for each ad and what it is allowed: their issuer, the first one's serial, and they, with one serial
+        after the other."""
         if day != self._day:
             self._day, self._template = day, self._keys.mac(self._keys.signing, day)
-        serial = self.next_serial
-        self.next_serial = serial + 1
-        body = _BODY.pack(self._keys.signing, allowed, day, int(now) // 60, self.issuer, serial, ad)
-        if serial == _LAST_SERIAL:
-            self.issuer, self.next_serial = hashlib.blake2s(self.issuer, digest_size=5).digest(), 0
-        mac = self._template.copy()
-        mac.update(body)
-        return b2a_base64(body + mac.digest(), newline=False).translate(_URL_SAFE)
+        first = self.next_serial
+        if first + len(asks) > _SERIALS:
+            self.issuer, first = hashlib.blake2s(self.issuer, digest_size=5).digest(), 0
+        self.next_serial = first + len(asks)
+        key_id, issuer, template, minute = self._keys.signing, self.issuer, self._template, int(now) // 60
+        tokens = []
+        for serial, (ad, allowed) in enumerate(asks, first):
+            body = _BODY.pack(key_id, allowed, day, minute, issuer, serial, ad)
+            mac = template.copy()
+            mac.update(body)
+            tokens.append(b2a_base64(body + mac.digest(), newline=False).translate(_URL_SAFE))
+        return issuer, first, tokens
 
 
 def verify(keys: Keys, text: bytes) -> Token:

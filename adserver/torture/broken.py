@@ -20,6 +20,7 @@ Install = Callable[[Path, Any], None]
 def _memory(*_: Any) -> None:
     from adserver import journal, settings, ship, store, tally
     from adserver.errors import StoreUnavailable
+    from adserver.events import Type
 
     counts: Counter[tuple[int, str]] = Counter()
     append = journal.Journal.append
@@ -29,6 +30,10 @@ def _memory(*_: Any) -> None:
     ) -> int:
         counts[day, tally.field_of(type_, reason, hour, subject)] += 1
         return append(self, type_, reason, day, hour, issuer, serial, subject, now)
+
+    def counting_served(self: Any, day: int, hour: int, issuer: bytes, serial: int, subjects: Any, now: float) -> None:
+        for place, subject in enumerate(subjects, serial):
+            counting(self, Type.SERVED, 0, day, hour, issuer, place, subject, now)
 
     async def run(_: Any, stopping: Any) -> None:
         url = settings.read_settings(os.environ).store_url
@@ -48,6 +53,7 @@ def _memory(*_: Any) -> None:
                 counts.update(batch)
 
     journal.Journal.append = counting  # type: ignore[method-assign]
+    journal.Journal.append_served = counting_served  # type: ignore[method-assign]
     ship.Shipper.run = run  # type: ignore[method-assign,assignment]
 
 

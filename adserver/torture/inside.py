@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ def _note_uncounted(disk: Disk) -> None:
     """Note each event that no journal would take: its snippet leaves all the same, and is said to be uncounted."""
     from adserver import journal
     from adserver.errors import JournalUnavailable
+    from adserver.events import Type
 
     def noting(append: Callable[..., int]) -> Callable[..., int]:
         def wrapped(
@@ -128,10 +129,25 @@ def _note_uncounted(disk: Disk) -> None:
 
         return wrapped
 
+    def noting_served(append_served: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(
+            self: Any, day: int, hour: int, issuer: bytes, serial: int, subjects: Sequence[bytes], now: float
+        ) -> None:
+            before = self.written
+            try:
+                append_served(self, day, hour, issuer, serial, subjects, now)
+            except JournalUnavailable:
+                for place in range(self.written - before, len(subjects)):
+                    disk.note("uncounted", int(Type.SERVED), issuer.hex(), serial + place)
+                raise
+
+        return wrapped
+
     # What is no journal refuses names before it refuses events; it is the events that are noted here.
     setattr(journal.NoJournal, "name", lambda *_: None)  # noqa: B010
     for one in (journal.Journal, journal.NoJournal):
         setattr(one, "append", noting(one.append))  # noqa: B010
+        setattr(one, "append_served", noting_served(one.append_served))  # noqa: B010
     (journal.create_journal.__kwdefaults__ or {})["segment_bytes"] = SEGMENT_BYTES
 
 

@@ -215,6 +215,27 @@ def test_no_creative_shows_twice_on_a_page() -> None:
     assert decisions[2] == Unfilled(THREE, NoFill.DUPLICATE_CREATIVE)
 
 
+@pytest.mark.parametrize("rotation", [Rotation.WEIGHTED, Rotation.EVEN])
+def test_where_a_creative_is_on_the_page_already_the_others_keep_their_shares(rotation: Rotation) -> None:
+    """
+    The second of two slots shows, of the two creatives left, each in proportion to its weight.
+    """
+    weights = {"a": 5.0, "b": 3.0, "c": 2.0} if rotation is Rotation.WEIGHTED else dict.fromkeys("abc", 1.0)
+    shown = [creative(name, weight=weight) for name, weight in weights.items()]
+    made = catalog(line_item(slots=(ONE, TWO), creatives=tuple("abc"), rotation=rotation), creatives=shown)
+    pairs: Counter[str] = Counter()
+    for n in range(PICKS):
+        pairs["".join(creatives_of(decide(made, NOON, Page((ONE, TWO)), draws(n))))] += 1
+    total = sum(weights.values())
+    exact = {
+        first + then: PICKS * weights[first] / total * weights[then] / (total - weights[first])
+        for first in "abc"
+        for then in "abc"
+        if first != then
+    }
+    assert near(pairs, exact, within=6)
+
+
 def test_when_its_creatives_are_taken_another_line_item_answers() -> None:
     """
     A chosen line item that has nothing left to show makes room for the others of its priority, then for the next.

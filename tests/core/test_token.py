@@ -267,3 +267,28 @@ def test_after_the_last_serial_a_new_issuer_begins() -> None:
     assert (last.issuer, last.serial) == (ISSUER, 2**32 - 1)
     assert first.issuer != ISSUER
     assert (first.serial, one.issuer, one.next_serial) == (0, first.issuer, 1)
+
+
+def test_a_page_gets_one_serial_after_the_other() -> None:
+    """
+    The tokens of a page are those that would have been made one by one.
+    """
+    page, single = Mint(KEYS, ISSUER), Mint(KEYS, ISSUER)
+    ads = [(AD, 7), (b"another", 3), (AD, 1)]
+    single.token(AD, DAY, NOON, 7), page.token(AD, DAY, NOON, 7)
+    assert page.tokens(ads, DAY, NOON) == (ISSUER, 1, [single.token(ad, DAY, NOON, allowed) for ad, allowed in ads])
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_a_page_that_needs_more_serials_than_are_left_has_one_issuer(left: int) -> None:
+    """
+    All tokens of a page name the same issuer, and none has a serial that another of that issuer has.
+    """
+    one = Mint(KEYS, ISSUER)
+    one.next_serial = 2**32 - left
+    issuer, first, tokens = one.tokens([(AD, 7)] * 3, DAY, NOON)
+    read = [verify(KEYS, token) for token in tokens]
+    assert [(token.issuer, token.serial) for token in read] == [(issuer, first + place) for place in range(3)]
+    assert (issuer == ISSUER) == (left == 3)
+    again = verify(KEYS, one.token(AD, DAY, NOON, 7))
+    assert (again.issuer, again.serial) not in {(token.issuer, token.serial) for token in read}
