@@ -288,7 +288,7 @@ def _journal_reconcile(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _journal_salvage(_: Settings, options: argparse.Namespace) -> int:
-    from adserver.journal import apply_salvage, read_salvage, set_aside
+    from adserver.salvage import apply_salvage, read_salvage, set_aside
 
     path = Path(options.path)
     directory = path if path.is_dir() else path.parent

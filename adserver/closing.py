@@ -21,19 +21,12 @@ from pathlib import Path
 import msgspec
 
 from adserver import metrics
+from adserver.adoption import delete_journal, delete_leftovers, delete_segment
 from adserver.archive import ArchiveUnavailable, Book, Closed, parse_page
 from adserver.days import Days
+from adserver.disk import list_closed, read_closed
 from adserver.errors import StoreRefused, StoreUnavailable
-from adserver.journal import (
-    Contents,
-    Reader,
-    delete_journal,
-    delete_leftovers,
-    delete_segment,
-    list_closed,
-    read_closed,
-    set_aside,
-)
+from adserver.reader import Contents, Reader
 from adserver.retention import (
     Due,
     Held,
@@ -47,6 +40,7 @@ from adserver.retention import (
     may_go,
     parse_producers,
 )
+from adserver.salvage import set_aside
 from adserver.ship import Shipper, Source, encode_producer, late_fields
 from adserver.store import CLOSING, LATE, SINCE, Snapshot, Store, open_store, partition
 

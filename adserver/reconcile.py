@@ -14,8 +14,10 @@ from msgspec import Struct
 
 from adserver.archive import Book
 from adserver.events import TOKEN_BIT
-from adserver.journal import SALVAGED, Contents, Reader, set_aside
+from adserver.reader import Contents, Reader
 from adserver.retention import parse_producers
+from adserver.salvage import set_aside
+from adserver.segments import SALVAGED
 from adserver.store import LATE, NOBODY, Store
 from adserver.tally import tally
 

@@ -15,7 +15,7 @@ from adserver.days import Days
 from adserver.documents import Document
 from adserver.errors import AdserverError
 from adserver.events import unpack
-from adserver.journal import Reader
+from adserver.reader import Reader
 from adserver.store import LATE, Store
 
 MOST_DAYS = 400

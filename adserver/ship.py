@@ -20,11 +20,14 @@ from time import monotonic
 import msgspec
 
 from adserver import metrics
+from adserver.adoption import Adopted, adopt_dead
 from adserver.archive import ArchiveUnavailable, Book
 from adserver.background import wait_for_any
+from adserver.disk import read_closed, volume
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.events import Block, unpack
-from adserver.journal import Adopted, Journal, Reader, adopt_dead, read_closed, volume
+from adserver.journal import Journal
+from adserver.reader import Reader
 from adserver.retention import Producer, Rules
 from adserver.store import CLOSING, LATE, Applied, Mismatch, Sealed, Store, open_store
 from adserver.tally import tally

@@ -20,9 +20,9 @@ from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
 
 from adserver import logs
+from adserver.disk import holding
 from adserver.errors import AdserverError, ConfigError, Conflict
 from adserver.http_speed import FastHttpProtocol
-from adserver.journal import holding
 from adserver.settings import Settings, cores
 
 if TYPE_CHECKING:

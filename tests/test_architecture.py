@@ -49,9 +49,14 @@ LEAVES = {
     "http_speed": "http_limits",
     "config_files": "",
     "embedded": "",
+    "disk": "",
 }
 EDGES = {
-    "journal": "",
+    "segments": "disk",
+    "journal": "disk segments",
+    "reader": "segments",
+    "salvage": "disk reader segments",
+    "adoption": "disk reader salvage segments",
     "archive": "",
     "store": "",
     "secret": "settings",
@@ -59,10 +64,10 @@ EDGES = {
     "versions": "store",
     "publish": "config_files store versions",
     "reload": "config_files metrics publish settings store versions",
-    "reporting": "archive journal store versions",
-    "ship": "archive background journal metrics store",
-    "closing": "archive journal metrics ship store",
-    "reconcile": "archive journal store",
+    "reporting": "archive reader store versions",
+    "ship": "adoption archive background disk journal metrics reader store",
+    "closing": "adoption archive disk metrics reader salvage ship store",
+    "reconcile": "archive reader salvage segments store",
     "confirm": "background ship store",
     "direct": "background store",
     "answers": "metrics",
@@ -77,9 +82,9 @@ EDGES = {
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
-    "supervisor": "config_files embedded http_speed journal logs metrics publish reload secret settings store versions"
+    "supervisor": "config_files disk embedded http_speed logs metrics publish reload secret settings store versions"
     " address_file",
-    "cli": "__init__ archive config_files journal publish reconcile reporting settings store supervisor"
+    "cli": "__init__ archive config_files publish reconcile reporting salvage settings store supervisor"
     " torture.command torture.manual",
     "__main__": "cli",
     "__init__": "",

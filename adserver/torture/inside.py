@@ -91,7 +91,7 @@ class Disk:
 
 def _valid_end(fd: int, path: bytes, begin: int) -> int:
     from adserver import events
-    from adserver.journal import HEADER, RECORD
+    from adserver.segments import HEADER, RECORD
 
     directory, name = path.rsplit(b"/", 2)[1:]
     seed, first = zlib.crc32(bytes.fromhex(directory.decode())), int(name.split(b".")[0])

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from adserver.events import SIZE, Type, unpack
-from adserver.journal import HEADER, RECORD, Reader
+from adserver.reader import Reader
+from adserver.segments import HEADER, RECORD
 from adserver.torture.control import BROKEN, SIDE
 from adserver.torture.stores import CannotTorture, free_port, until
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, cast
 from adserver import events
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.events import TOKEN_BIT, Block, Type
-from adserver.journal import Journal, Reader
+from adserver.journal import Journal
+from adserver.reader import Reader
 from adserver.ship import Shipper, Source
 from adserver.store import Applied, Outcome, Store
 from adserver.tally import Batch, field_of

@@ -1,12 +1,15 @@
-"""Store servers, each test against Valkey and, where it is installed, against Redis."""
+"""Store servers, each test against Valkey and, where it is installed, against Redis; and a journals' root."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from adserver.store import Store, open_store
+from tests.edges.journals import Disk
 from tests.edges.servers import REDIS, Server, running_server
 
 T = TypeVar("T")
@@ -54,3 +57,19 @@ def with_store(server: Server) -> Callable[[Callable[[Store], Awaitable[object]]
         return asyncio.run(main())
 
     return run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "journal"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A replaced fdatasync: the kernel does not fail or hang on demand."""
+    disk = Disk(monkeypatch)
+    yield disk
+    for fd in disk.failed.values():
+        os.close(fd)

@@ -20,9 +20,12 @@ from adserver import ship
 from adserver.archive import Book, open_book
 from adserver.closing import Closer, alarms
 from adserver.days import Days
+from adserver.disk import read_closed
 from adserver.events import Type
-from adserver.journal import HEADER, RECORD, Contents, Journal, Reader, create_journal, read_closed
+from adserver.journal import Journal, create_journal
+from adserver.reader import Contents, Reader
 from adserver.retention import Producer, Rules, closes_at, may_go, parse_producers
+from adserver.segments import HEADER, RECORD
 from adserver.ship import Shipper
 from adserver.store import LATE, PRODUCERS, Store, open_store, partition
 from tests.edges.servers import Server
@@ -508,7 +511,7 @@ def test_a_segment_that_turns_up_after_weeks_is_set_aside(root: Path, server: Se
     """
     What is older than thirty days is not counted by itself; a salvage counts it once.
     """
-    from adserver.journal import apply_salvage, read_salvage
+    from adserver.salvage import apply_salvage, read_salvage
 
     old = DAY - 40
     directory = write(root, old, DAY, n=8)

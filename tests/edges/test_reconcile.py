@@ -12,7 +12,7 @@ from adserver import ship
 from adserver.archive import open_book
 from adserver.cli import main
 from adserver.events import Type
-from adserver.journal import HEADER, RECORD
+from adserver.segments import HEADER, RECORD
 from adserver.store import PRODUCERS, partition
 from tests.edges.servers import Server
 from tests.edges.test_closing import CLOSES, DAY, DAYS, IMPRESSION, SERVED, Working, close, run, write

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from adserver import events, journal, ship
+from adserver import events, journal, salvage, segments, ship
 from adserver.errors import JournalUnavailable, StoreUnavailable
 from adserver.events import TOKEN_BIT, Event, Type
-from adserver.journal import HEADER, RECORD, Journal, Reader, create_journal
+from adserver.journal import Journal, create_journal
+from adserver.reader import Reader
+from adserver.segments import HEADER, RECORD
 from adserver.ship import Shipper
 from adserver.store import Store, open_store, partition
 from tests.edges.servers import Server
@@ -555,9 +557,9 @@ def test_a_hole_in_a_journal_is_told_and_what_precedes_it_counted(
         await eventually(lambda: "record 70 is damaged" in caplog.text)
         await shows(server, {IMPRESSION: 70})
         await one.counted()
-        found = journal.read_salvage(directory)
+        found = salvage.read_salvage(directory)
         assert (found.records, found.holes) == (300 - 64 - 1, [(70, 70)])
-        journal.apply_salvage(directory, found)
+        salvage.apply_salvage(directory, found)
         adopted = one.shipper.adopted(one.shipper.sources[1])
         assert adopted
         adopted.refresh()
@@ -578,7 +580,7 @@ def test_a_record_of_a_later_version_waits(root: Path, server: Server, caplog: p
     producer = bytes.fromhex(directory.name)
     record = events.pack(99, 0, DAY, 14, b"abcde", 1, AD, 1, 6)
     with (directory / f"{1:020}.seg").open("ab") as file:
-        file.write(record + journal._CRC.pack(zlib.crc32(record, zlib.crc32(producer))))
+        file.write(record + segments.CRC.pack(zlib.crc32(record, zlib.crc32(producer))))
 
     async def body(one: Shipping) -> None:
         put(one.journal, 100)
@@ -628,7 +630,7 @@ def test_shipping_goes_on_across_segments_and_failing_syncs(
 ) -> None:
     """
     Batches are read while the journal rotates and moves its unsynced records. (fdatasync is replaced: see
-    test_journal.)
+    test_journal_syncing.)
     """
     real = os.fdatasync
     fail = random.Random(5)

@@ -14,8 +14,9 @@ from adserver import neighbours, versions
 from adserver.documents import Document
 from adserver.errors import Conflict, StoreRefused, StoreUnavailable
 from adserver.events import Event, Type
-from adserver.journal import HEADER, RECORD, create_journal
+from adserver.journal import create_journal
 from adserver.neighbours import look
+from adserver.segments import HEADER, RECORD
 from adserver.ship import Shipper
 from adserver.store import Applied, Mismatch, Store, open_store, partition
 from adserver.tally import Batch, tally
