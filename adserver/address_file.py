@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from adserver.background import wait_for_any
 from adserver.errors import ConfigError, Problem
 from adserver.networks import Networks, parse_networks
 
@@ -88,9 +89,7 @@ class AddressFile:
         """Look every LOOK_S."""
         while not stopping.is_set():
             await self.look()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
+            await wait_for_any(LOOK_S, stopping)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ async def follow_parent(stopping: asyncio.Event, parent: int, every_s: float = 0
             log.error("the supervisor is gone; this worker ends")
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(every_s):
-                await stopping.wait()
+        await wait_for_any(every_s, stopping)
 
 
 async def wait_for_any(timeout_s: float | None, *events: asyncio.Event) -> None:
     """Wait until one of *events* is set, or *timeout_s* have gone by."""
     sleeping = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(sleeping, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in sleeping:
-        task.cancel()
+    try:
+        await asyncio.wait(sleeping, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in sleeping:
+            task.cancel()

@@ -23,6 +23,7 @@ import msgspec
 from adserver import metrics
 from adserver.adoption import delete_journal, delete_leftovers, delete_segment
 from adserver.archive import ArchiveUnavailable, Book, Closed, parse_page
+from adserver.background import wait_for_any
 from adserver.days import Days
 from adserver.disk import list_closed, read_closed
 from adserver.errors import StoreRefused, StoreUnavailable
@@ -87,10 +88,9 @@ class Closer:
     async def run(self, stopping: asyncio.Event) -> None:
         """Close and delete until *stopping* is set; whatever is away is tried again."""
         while not stopping.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S):
-                    await stopping.wait()
-                    return
+            await wait_for_any(EVERY_S, stopping)
+            if stopping.is_set():
+                return
             try:
                 async with open_store(self._url) as store:
                     await self.round(store, time.time())

@@ -9,6 +9,7 @@ import re
 import time
 from contextlib import suppress
 
+from adserver.background import wait_for_any
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.store import Store, open_store
 
@@ -50,10 +51,7 @@ async def beat(url: str, fingerprint: str, stopping: asyncio.Event) -> None:
         with suppress(StoreUnavailable, StoreRefused):  # the shipper and readyz speak of it
             async with open_store(url) as store:
                 await look(store, fingerprint, time.time())
-        try:
-            await asyncio.wait_for(stopping.wait(), BEAT_S)
-        except TimeoutError:
-            continue
+        await wait_for_any(BEAT_S, stopping)
     with suppress(StoreUnavailable, StoreRefused):
         async with open_store(url) as store:
             await store.ask("HDEL", KEY, fingerprint)  # so that rotated keys are no neighbours of themselves

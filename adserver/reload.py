@@ -10,10 +10,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from adserver import metrics, versions
+from adserver.background import wait_for_any
 from adserver.catalog import Ad, Catalog
 from adserver.config_files import Files, read_config
 from adserver.documents import Document
@@ -106,18 +106,12 @@ async def follow_loop(live: LiveCatalog, settings: Settings, stopping: asyncio.E
                     if not await _follow(live, store, settings):
                         await _seed(live, store)
                     live.trouble = None
-                    await _rest(stopping)
+                    await wait_for_any(POLL_S, stopping)
         except (StoreUnavailable, StoreRefused, ConfigError) as error:
             if live.trouble != str(error):
                 log.warning("kept catalog version %d: %s", live.current.version, error)
             live.trouble = str(error)
-            await _rest(stopping)
-
-
-async def _rest(stopping: asyncio.Event) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(POLL_S):
-            await stopping.wait()
+            await wait_for_any(POLL_S, stopping)
 
 
 async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:

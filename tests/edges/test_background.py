@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adserver.background import follow_parent, running
+from adserver.background import follow_parent, running, wait_for_any
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -156,5 +156,41 @@ def test_following_the_parent_ends_with_the_server() -> None:
         await asyncio.sleep(0)
         stopping.set()
         await asyncio.wait_for(task, 5)
+
+    asyncio.run(main())
+
+
+def test_a_wait_ends_with_the_first_event_or_with_its_time() -> None:
+    """
+    Whoever waits for several events goes on with the first of them, or after the time given.
+    """
+
+    async def main() -> None:
+        one, other = asyncio.Event(), asyncio.Event()
+        waiting = asyncio.create_task(wait_for_any(60, one, other))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        other.set()
+        async with asyncio.timeout(5):
+            await waiting
+            await wait_for_any(0.01, one)
+            await wait_for_any(None, one, other)
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_is_cancelled_leaves_nobody_waiting() -> None:
+    """
+    No task stays behind that waits for the events.
+    """
+
+    async def main() -> None:
+        waiting = asyncio.create_task(wait_for_any(None, asyncio.Event(), asyncio.Event()))
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 4
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
