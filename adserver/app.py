@@ -27,6 +27,7 @@ from adserver.archive import open_book
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running
 from adserver.closing import Closer
+from adserver.condition import Condition
 from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.direct import Direct
@@ -81,7 +82,8 @@ class Worker:
             metrics.HTTP_REFUSED.labels(reason)
         metrics.RESPONSES.labels("other", "304")  # what only files are answered with
         keys = read_keys(settings)
-        journal = _open_journal(settings)
+        progress = metrics.Progress()
+        journal = _open_journal(settings, progress)
         book = open_book(settings.archive_url, settings.data)
         shipper: Shipper | None = None
         if isinstance(journal, Journal):
@@ -95,8 +97,18 @@ class Worker:
         listed = _address_file(settings)
         await listed.look()
         judge = Judge(settings.staff, listed, settings.rate_per_minute)
+        condition = Condition(settings.journals, shipper)
         health = Health(
-            settings, live, journal, shipper, book, keys.fingerprint(), self._meter, listed, lambda: answering.jump_s
+            settings,
+            live,
+            journal,
+            shipper,
+            book,
+            keys.fingerprint(),
+            self._meter,
+            listed,
+            lambda: answering.jump_s,
+            condition,
         )
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed)))
@@ -113,12 +125,12 @@ class Worker:
             partial(follow_parent, parent=os.getppid()),
             listed.follow,
             direct.run,
+            condition.follow,
         ]
         if shipper and confirmer and isinstance(journal, Journal):
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
             closer = Closer(shipper, settings.journals, settings.store_url, book, zone, settings.rules)
-            loops += [shipper.run, confirmer.run, closer.run]
-            loops += [partial(_watch_journal, journal), partial(_watch_lag, shipper)]
+            loops += [shipper.run, confirmer.run, closer.run, partial(_watch_journal, journal, progress)]
         else:
             loops.append(partial(_leave_when_writable, settings))
         try:
@@ -253,32 +265,27 @@ def _seen_path() -> Path | None:
     return Path(directory) / "seen" if directory else None
 
 
-def _open_journal(settings: Settings) -> Journal | NoJournal:
+def _open_journal(settings: Settings, progress: metrics.Progress) -> Journal | NoJournal:
     try:
         journal = create_journal(settings.journals)
     except JournalUnavailable as error:
         log.error("events are not counted, ads are served all the same: %s", error)
         return NoJournal(str(error))
-    journal.on_sync = metrics.SYNC_SECONDS.observe
+
+    def tell(seconds: float) -> None:
+        """Before the shipper hears of the sync: whoever reads the metrics sees written >= synced >= shipped."""
+        metrics.SYNC_SECONDS.observe(seconds)
+        progress.tell(journal.written, journal.synced)
+
+    journal.on_sync = tell
     return journal
 
 
-async def _watch_journal(journal: Journal, stopping: asyncio.Event) -> None:
-    """Keep the metric of written records up to date; the hot path does not touch it."""
-    told = 0
+async def _watch_journal(journal: Journal, progress: metrics.Progress, stopping: asyncio.Event) -> None:
+    """Tell how much is written also while no sync succeeds."""
     while not stopping.is_set():
         await _rest(stopping, 0.25)
-        metrics.JOURNAL_WRITTEN.inc(journal.written - told)
-        told = journal.written
-
-
-async def _watch_lag(shipper: Shipper, stopping: asyncio.Event) -> None:
-    """What waits to be counted and for how long, whether or not the store can be reached."""
-    while not stopping.is_set():
-        await _rest(stopping, 5)
-        metrics.WAITING.set(shipper.waiting())
-        with suppress(OSError, ValueError):
-            metrics.LAG_SECONDS.set(await asyncio.to_thread(shipper.lag_s, time.time()))
+        progress.tell(journal.written, journal.synced)
 
 
 async def _watch_invariants(settings: Settings, live: LiveCatalog, stopping: asyncio.Event) -> None:

@@ -91,6 +91,12 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def free_bytes(path: Path) -> int:
+    """What may still be written on the volume of *path*. Raises OSError."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
 # What lies beside the journals on their volume
 
 

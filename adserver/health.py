@@ -15,6 +15,7 @@ from adserver.address_file import AddressFile
 from adserver.answers import problem_response
 from adserver.archive import ArchiveUnavailable, Book
 from adserver.closing import alarms
+from adserver.condition import Condition
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.journal import Ledger
 from adserver.neighbours import look
@@ -39,19 +40,23 @@ class Health(Struct):
     meter: metrics.Meter
     listed: AddressFile
     jump_s: Callable[[], float]
+    condition: Condition
 
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
         return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})
 
     async def readyz(self, _: Request) -> Response:
-        """Ready when a catalog is loaded and the journal is writable; degraded, and still ready, without the store."""
+        """Ready when a catalog is loaded and the journal is writable; degraded, and still ready, in lesser trouble."""
         failing = []
         if not self.live.loaded:
             failing.append("no catalog is loaded")
         if self.journal.failure:
             failing.append(f"the journal takes no records: {self.journal.failure}")
         degraded = await self._ask_store()
+        if trouble := self.journal.trouble:
+            degraded.append(f"the journal takes {self.journal.room:,} more events and then none: {trouble}")
+        degraded += self.condition.words()
         if self.listed.trouble:
             degraded.append(self.listed.trouble)
         if jump_s := self.jump_s():

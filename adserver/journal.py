@@ -57,7 +57,8 @@ class Journal:
         self.issuer = producer[:5]
         self.written = 0
         self.synced = 0
-        self.failure: str | None = None
+        self.failure: str | None = None  # why it takes no records
+        self.trouble: str | None = None  # why it will soon take none
         self.on_synced: Callable[[], None] = lambda: None
         self.on_sync: Callable[[float], None] = lambda _: None
         self.names: dict[bytes, str] = {}
@@ -93,6 +94,11 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"<Journal {self.producer.hex()} record {self.written:,} written, {self.synced:,} synced>"
+
+    @property
+    def room(self) -> int:
+        """How many more records the segment in use takes."""
+        return (self._end - self._offset) // RECORD
 
     # Storing
 
@@ -155,7 +161,7 @@ class Journal:
         if self._closing:
             raise JournalUnavailable("the journal is closed")
         if self._spare is None and self._retry is not None:
-            raise JournalUnavailable(self.failure or "no segment is ready")
+            raise self._fail(self.trouble or self.failure or "no segment is ready")
         if self._spare is None and self._began and time.monotonic() - self._began[0] > _HUNG_S:
             raise self._fail(f"the disk has not answered for {time.monotonic() - self._began[0]:.0f} s")
         full = self._segment
@@ -187,26 +193,35 @@ class Journal:
     def _take_spare(self, done: "asyncio.Future[Segment]") -> None:
         self._preparing = False
         if error := done.exception():
-            self._fail(f"the next segment cannot be prepared: {error}")
+            what = f"the next segment cannot be prepared: {error}"
+            if self.room:  # there is still room in this one
+                self.trouble = what
+                self._try_again()
+            else:
+                self._fail(what)
         elif self._spare is not None:  # one was made at once meanwhile
             done.result().discard()
         else:
             self._spare = done.result()
-            self.failure = None
+            self.failure = self.trouble = None
 
     def _fail(self, what: str) -> JournalUnavailable:
-        """Say what is wrong, and see after a moment whether it still is, also when nobody appends any more."""
+        """Say why no record is taken."""
         self.failure = what
+        self._try_again()
+        return JournalUnavailable(what)
+
+    def _try_again(self) -> None:
+        """See after a moment whether it is still so, also when nobody appends any more."""
         if self._retry is None and not self._closing:
             self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._recover)
-        return JournalUnavailable(what)
 
     def _recover(self) -> None:
         self._retry = None
         if self._moving:
             self._move_unsynced()
         elif self._spare is not None:
-            self.failure = None
+            self.failure = self.trouble = None
         elif not self._preparing:
             self._prepare_spare()
 
@@ -393,7 +408,8 @@ class NoJournal:
     """Stands in where no journal can be made: it takes nothing and says why, so that ads are served all the same."""
 
     names: ClassVar[dict[bytes, str]] = {}
-    written = synced = 0
+    written = synced = room = 0
+    trouble: str | None = None
 
     def __init__(self, failure: str) -> None:
         self.failure: str | None = failure

@@ -59,6 +59,7 @@ HTTP_REFUSED = Counter(
     "adserver_http_refused", "Requests refused before they were understood, by reason.", ["reason"], registry=REGISTRY
 )
 JOURNAL_WRITTEN = Counter("adserver_journal_written", "Records stored in journals.", registry=REGISTRY)
+JOURNAL_SYNCED = Counter("adserver_journal_synced", "Journal records made safe on disk.", registry=REGISTRY)
 SYNC_SECONDS = Histogram(
     "adserver_journal_sync_seconds",
     "Time one sync of the journal took.",
@@ -75,6 +76,18 @@ CORRUPT = Counter(
 )
 QUARANTINED = Counter(
     "adserver_journal_quarantined", "Segments too old to be counted by themselves, set aside.", registry=REGISTRY
+)
+JOURNALS_SET_ASIDE = Gauge(
+    "adserver_journals_set_aside",
+    "Journals here with segments that wait for a person: damaged or too old.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+DISK_FREE = Gauge(
+    "adserver_journal_disk_free_bytes",
+    "Free room on the journals' volume.",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
 )
 SEGMENTS_DELETED = Counter(
     "adserver_journal_segments_deleted", "Segments deleted once all their days were archived.", registry=REGISTRY
@@ -169,6 +182,20 @@ def exposition() -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+class Progress:
+    """How far one journal is written and synced, told to the metrics at each sync and not at each record."""
+
+    __slots__ = ("_synced", "_written")
+
+    def __init__(self) -> None:
+        self._written = self._synced = 0
+
+    def tell(self, written: int, synced: int) -> None:
+        JOURNAL_WRITTEN.inc(written - self._written)
+        JOURNAL_SYNCED.inc(synced - self._synced)
+        self._written, self._synced = written, synced
 
 
 class Both:

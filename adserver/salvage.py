@@ -8,12 +8,18 @@ from msgspec import Struct
 from adserver.disk import sync_directory, write_synced
 from adserver.events import Block
 from adserver.reader import Reader
-from adserver.segments import CORRUPT, HEADER, QUARANTINED, RECORD, SALVAGED, header_of, valid
+from adserver.segments import CORRUPT, HEADER, PRODUCER, QUARANTINED, RECORD, SALVAGED, header_of, valid
 
 
 def set_aside(directory: Path) -> list[Path]:
     """The segments in *directory* that wait for a person."""
     return sorted([*directory.glob(f"*{CORRUPT}"), *directory.glob(f"*{QUARANTINED}")])
+
+
+def journals_set_aside(root: Path) -> dict[str, list[Path]]:
+    """The journals under *root* with segments that wait for a person, by name. Raises OSError."""
+    found = {one.name: set_aside(one) for one in sorted(root.iterdir()) if PRODUCER.fullmatch(one.name)}
+    return {name: some for name, some in found.items() if some}
 
 
 def salvaged_in(directory: Path) -> set[str]:

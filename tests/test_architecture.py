@@ -70,6 +70,7 @@ EDGES = {
     "reconcile": "archive reader salvage segments store",
     "confirm": "background ship store",
     "direct": "background store",
+    "condition": "background disk metrics salvage segments",
     "answers": "metrics",
     "forwarded": "answers",
     "answering": "journal metrics reload",
@@ -78,7 +79,8 @@ EDGES = {
     "tracking": "answers confirm direct invalid journal metrics reload seen",
     "methodology": "__init__ address_file invalid reload settings",
     "site": "answers articles reload settings",
-    "health": "address_file answers archive closing journal metrics neighbours reload reporting settings ship store",
+    "health": "address_file answers archive closing condition journal metrics neighbours reload reporting settings ship"
+    " store",
 }
 JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),

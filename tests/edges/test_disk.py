@@ -106,8 +106,13 @@ def test_a_full_disk_refuses_in_words_and_recovers(tmp_path: Path, monkeypatch: 
             with ballast.open("wb", buffering=0) as file, suppress(OSError):
                 while True:
                     file.write(b"x" * 4096)
-            for _ in range(room):
+            for _ in range(room - 1):
                 put(made)
+            await made.wait_synced()
+            await settled(lambda: made.trouble)
+            assert "cannot be prepared" in (made.trouble or "")
+            assert (made.failure, made.room) == (None, 1)  # a worry yet: there is room for one more
+            put(made)
             await made.wait_synced()
             with pytest.raises(JournalUnavailable, match="No space"):
                 put(made)
@@ -119,6 +124,7 @@ def test_a_full_disk_refuses_in_words_and_recovers(tmp_path: Path, monkeypatch: 
             assert "names" in (made.failure or "")
             ballast.unlink()
             await settled(lambda: made.failure is None)  # also when nobody appends: readiness must come back
+            assert made.trouble is None
             assert put(made) == room + 1
             made.name(b"\xff" * 7, "889990/a/b")
             await made.wait_synced()

@@ -24,6 +24,9 @@ TROUBLE = {
     "AdserverInvariantViolated": {'adserver_invariant_violations{invariant="viewables-impressions"}': "1x90"},
     "AdserverJournalCorrupt": {"adserver_journal_corrupt_total": GROWING},
     "AdserverJournalQuarantined": {"adserver_journal_quarantined_total": GROWING},
+    "AdserverJournalsSetAside": {"adserver_journals_set_aside": "1x90"},
+    "AdserverDiskLow": {"adserver_journal_disk_free_bytes": "268435455x90"},
+    "AdserverNothingSynced": {"adserver_journal_written_total": GROWING, "adserver_journal_synced_total": "0x90"},
     "AdserverWorkersDying": {"adserver_journals_adopted_total": GROWING},
     "AdserverCatalogVersionsDiffer": {
         "adserver_catalog_version": "1x90",
@@ -33,7 +36,14 @@ TROUBLE = {
     "AdserverDayNotClosed": {"adserver_closing_blocked": "1x90"},
     "AdserverClockJump": {"adserver_clock_jump_seconds": "121x90"},
 }
-PEACE = {"adserver_store_up": "1x90", "adserver_catalog_version_highest": "1x90", "adserver_catalog_version": "1x90"}
+PEACE = {
+    "adserver_store_up": "1x90",
+    "adserver_catalog_version_highest": "1x90",
+    "adserver_catalog_version": "1x90",
+    "adserver_journal_disk_free_bytes": "268435456x90",
+    "adserver_journal_written_total": GROWING,
+    "adserver_journal_synced_total": GROWING,
+}
 
 
 def promtool(*words: str) -> None:

@@ -55,12 +55,42 @@ def test_every_series_is_there_from_the_start(service: Service) -> None:
         f'adserver_http_refused_total{{reason="{why}"}}' for why in ("malformed", "timeout", "host", "framing")
     }
     expected |= {'adserver_unfilled_total{reason="unknown-slot"}', "adserver_events_waiting", "adserver_store_up"}
+    expected |= {"adserver_journal_synced_total", "adserver_journals_set_aside", "adserver_journal_disk_free_bytes"}
     assert expected <= set(series)
     counters = {name: n for name, n in series.items() if re.match(r"adserver_\w+_total\b", name)}
     traffic = ("adserver_http_responses_total", "adserver_journals_adopted_total", "adserver_ship_errors_total")
     assert {name: n for name, n in counters.items() if n and not name.startswith(traffic)} == {}
     eventually(lambda: service.metric("adserver_store_up") == 1, 5, "the store")
     assert series["adserver_catalog_version"] == 1
+
+
+def test_every_record_is_written_then_synced_then_shipped(service: Service) -> None:
+    """
+    The three counters end at one figure, and whoever reads them in between sees none ahead of the one before it.
+    """
+    names = [f"adserver_{name}_total" for name in ("journal_written", "journal_synced", "shipped")]
+    for _ in range(20):
+        service.http.get("/ads/889990")
+        series = service.series()
+        written, synced, shipped = (series[name] for name in names)
+        assert written >= synced >= shipped
+
+    eventually(lambda: len({service.metric(name) for name in names}) == 1, 10, "all three to be equal")
+
+
+def test_a_segment_set_aside_is_told_by_readiness(service: Service) -> None:
+    """
+    A damaged segment waits for a person: degraded, with words, until somebody has dealt with it.
+    """
+    directory = service.data / "journal" / "00112233445566aa"
+    directory.mkdir(mode=0o700)
+    (directory / f"{1:020}.corrupt").touch()
+    eventually(lambda: "1 segment damaged" in service.http.get("/readyz").text, 15, "words")
+    assert service.http.get("/readyz").json()["status"] == "degraded"
+    assert service.metric("adserver_journals_set_aside") == 1
+
+    (directory / f"{1:020}.corrupt").rename(directory / f"{1:020}.salvaged")
+    eventually(lambda: service.http.get("/readyz").json()["status"] == "ok", 15, "readiness")
 
 
 def test_traffic_adds_no_series(service: Service) -> None:
