@@ -51,7 +51,7 @@ DIRECT = Counter(
     "adserver_events_direct", "Events counted straight in the store while the journal took none.", registry=REGISTRY
 )
 UNCOUNTED = Counter(
-    "adserver_served_uncounted", "Snippets served while the journal took no records.", registry=REGISTRY
+    "adserver_served_uncounted", "Snippets, and clicks, answered while nothing could count them.", registry=REGISTRY
 )
 REPAIRS = Counter("adserver_repairs", "Shortcodes mended in articles, by kind.", ["kind"], registry=REGISTRY)
 RESPONSES = Counter("adserver_http_responses", "Answers by route and status.", ["route", "status"], registry=REGISTRY)
