@@ -5,7 +5,9 @@ It shows rules, versions and dates, and no address, key or name of anybody.
 
 import base64
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from datetime import date
 from html import escape
 
 from msgspec import Struct
@@ -35,6 +37,8 @@ _HEADERS = {
     " frame-ancestors 'none'",
 }
 
+_MONTHLY = re.compile(r"(20[0-9]{2})(0[1-9]|1[0-2])(?:\.[0-9]+|\.?post[0-9]+)?", re.ASCII)
+
 _WHY = {
     "bot": "the User-Agent is a robot's",
     "no-user-agent": "the request names no User-Agent",
@@ -60,7 +64,6 @@ class Methodology(Struct):
     def _html(self) -> str:
         settings, site = self.settings, self.live.current.document.site
         hours = LIFETIME_S // 3600
-        rate = f"{settings.rate_per_minute:,} events a minute" if settings.rate_per_minute else "no limit is set"
         level_3 = len(self.live.current.level_3)
         parts = [
             _section(
@@ -79,11 +82,25 @@ class Methodology(Struct):
                 [
                     ("Time zone", site.time_zone),
                     ("Day and hour", "those in which the snippet was served, for all of its events"),
-                    ("A snippet's events are taken", f"for {hours} hours, and up to {EARLY_S} seconds early"),
-                    ("A day closes", f"{_number(settings.seal_after_h)} hours after its last snippet has expired"),
-                    ("A missing machine is waited for", f"{_number(settings.seal_wait_h)} hours"),
+                    (
+                        "A snippet's events are taken",
+                        f"for {_many(hours, 'hour')}, or {EARLY_S} seconds early",
+                    ),
+                    ("A day closes", f"{_many(settings.seal_after_h, 'hour')} after its last snippet has expired"),
+                    (
+                        "A missing machine is waited for",
+                        f"{_many(settings.seal_wait_h, 'hour')}",
+                    ),
                     ("Afterwards", "figures never change; what comes later is shown apart, as late"),
-                    ("Figures are kept", f"{_number(settings.keep_counts_days)} days, in the archive for good"),
+                    ("Figures are kept", f"{_many(settings.keep_counts_days, 'day')}, in the archive for good"),
+                    (
+                        "Journals are kept",
+                        f"{_many(settings.keep_journal_h, 'hour')} at least, and until the archive has what they hold",
+                    ),
+                    (
+                        "A journal that turns up late",
+                        f"is set aside if all of it is {_many(settings.quarantine_days, 'day')} old; a person decides",
+                    ),
                 ],
             ),
             _section("What is taken off, by reason", [(reason, _WHY[reason]) for reason in REASONS]),
@@ -93,16 +110,7 @@ class Methodology(Struct):
             ),
             _section(
                 "Lists and limits in force",
-                [
-                    *(
-                        (
-                            one.reason,
-                            f"{one.source}; {one.version}{f'; {one.entries:,} entries' if one.entries else ''}",
-                        )
-                        for one in lists_in_use(settings.staff, self.listed)
-                    ),
-                    ("rate", f"{rate}, for one /24 or /48 in one worker"),
-                ],
+                list(self._lists()),
             ),
             _section(
                 "How safe a count is",
@@ -112,7 +120,7 @@ class Methodology(Struct):
                         "Level 2",
                         "impressions, viewables, and clicks unless the disk is slow: on disk before the answer leaves",
                     ),
-                    ("Level 3", f"also on a replica of the store; asked for by {level_3:,} advertisers here"),
+                    ("Level 3", f"also on a replica of the store; asked for by {_many(level_3, 'advertiser')} here"),
                 ],
             ),
         ]
@@ -125,11 +133,33 @@ class Methodology(Struct):
             f"{''.join(parts)}</main></body></html>\n"
         )
 
+    def _lists(self) -> Iterator[tuple[str, str]]:
+        """What is in force, and for what could be and is not: that it is not."""
+        found = {one.reason: one for one in lists_in_use(self.settings.staff, self.listed)}
+        for reason in dict.fromkeys([*found, "staff", "address-list"]):
+            if one := found.get(reason):
+                size = (
+                    f"; {one.entries:,} {'entry' if one.entries == 1 else 'entries'}" if one.entries is not None else ""
+                )
+                yield reason, f"{one.source}; {_dated(one.version)}{size}"
+            elif reason == "address-list" and self.settings.address_list_file:
+                yield reason, "set, and not read yet"
+            else:
+                yield reason, "none set"
+        n = self.settings.rate_per_minute
+        yield "rate", f"{_many(n, 'event')} a minute, for one /24 or /48 in one worker" if n else "none set"
+
 
 def _section(title: str, facts: Iterable[tuple[str, str]]) -> str:
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
     return f"<h2>{escape(title)}</h2><dl>{items}</dl>"
 
 
-def _number(value: float) -> str:
-    return f"{value:g}"
+def _dated(version: str) -> str:
+    """ua-parser's rules are released monthly and versioned by it: 202610 is October 2026. Others as they are."""
+    found = _MONTHLY.fullmatch(version)
+    return f"rules of {date(int(found[1]), int(found[2]), 1):%B %Y}" if found else version
+
+
+def _many(n: float, noun: str) -> str:
+    return f"{f'{n:,}' if isinstance(n, int) else f'{n:g}'} {noun}{'' if n == 1 else 's'}"
