@@ -185,19 +185,38 @@ class Shipper:
                 await self._adopt()
                 adopt_at = monotonic() + ADOPT_S
             await self._register(store)
-            for source in [*self.sources]:
-                while await self._ship_some(store, source):
-                    pass
+            self.hurry.clear()
+            until = monotonic() + FLUSH_S
+            await self._ship_own(store)
+            more = await self._ship_dead(store, until)
             metrics.WAITING.set(self.waiting())
+            if more:
+                continue
             if last_round:
                 await self._sign_off(store)
                 return
             await self._rest(stopping)
 
+    async def _ship_own(self, store: Store) -> None:
+        """What was synced when the turn began. What comes meanwhile gathers: else batches would become ever smaller."""
+        end = self.own.last()
+        while self.own.position < end and await self._ship_some(store, self.own):
+            pass
+
+    async def _ship_dead(self, store: Store, until: float) -> bool:
+        """Ship adopted journals, however long, for the rest of a turn only: live events never wait behind them.
+
+        True when there is more of them.
+        """
+        for source in [*self.sources]:
+            while source is not self.own and await self._ship_some(store, source):
+                if monotonic() >= until or self.hurry.is_set():
+                    return True
+        return False
+
     async def _rest(self, stopping: asyncio.Event) -> None:
         """Let events gather for a moment, then go on as soon as some are synced or we are to stop."""
         await wait_for_any(FLUSH_S, self.hurry, stopping)
-        self.hurry.clear()
         if self.own.position >= self.own.last():
             await wait_for_any(ADOPT_S, self._wake, stopping)
 

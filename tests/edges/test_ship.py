@@ -234,6 +234,75 @@ def test_a_killed_store_counts_each_event_once(root: Path, own_server: Server, a
     assert counts(own_server) == {IMPRESSION: 1200, SERVED: 1200}
 
 
+def watch(shipper: Shipper, monkeypatch: pytest.MonkeyPatch, before: Callable[[bool], Awaitable[None]]) -> list[bool]:
+    """Have *before* run ahead of each look at a journal, told whether it is the live one; returns whether each was."""
+    looks: list[bool] = []
+    real = shipper._ship_some
+
+    async def watched(store: Store, source: ship.Source) -> bool:
+        looks.append(source is shipper.own)
+        await before(looks[-1])
+        return await real(store, source)
+
+    monkeypatch.setattr(shipper, "_ship_some", watched)
+    return looks
+
+
+def test_live_events_do_not_wait_behind_a_dead_journal(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is synced while a dead worker's long journal is being counted comes next, and not after all of it.
+    """
+    monkeypatch.setattr(ship, "FLUSH_S", 0.0)
+    monkeypatch.setattr(ship, "MOST_RECORDS", 50)
+    dead_journal(root, 1000)
+
+    async def body(one: Shipping) -> None:
+        positions: list[int] = []
+
+        async def store_one(live: bool) -> None:
+            if not live and not one.journal.written:
+                put(one.journal, 0, Type.SERVED)
+                await one.journal.wait_synced()
+            elif live:
+                positions.append(one.shipper.sources[-1].position)
+
+        looks = watch(one.shipper, monkeypatch, store_one)
+        await eventually(lambda: len(one.shipper.sources) == 2 and one.shipper.waiting() == 0)
+        assert positions == [50]
+        assert looks[:3] == [False, True, False]
+        assert looks.count(False) >= 20
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 1000, SERVED: 1}
+
+
+def test_a_dead_journal_does_not_wait_behind_live_events(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A worker that never comes to rest counts what it adopted all the same; what comes meanwhile gathers for its turn.
+    """
+    dead_journal(root, 100)
+
+    async def body(one: Shipping) -> None:
+        async def keep_busy(live: bool) -> None:
+            if live and IMPRESSION not in await look(server):
+                put(one.journal, 0, Type.SERVED)
+                await one.journal.wait_synced()
+
+        watch(one.shipper, monkeypatch, keep_busy)
+        put(one.journal, 0, Type.SERVED)
+        async with asyncio.timeout(10):
+            while IMPRESSION not in await look(server):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.02)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server)[IMPRESSION] == 100
+
+
 def test_a_wiped_store_is_rebuilt_from_the_journals(root: Path, server: Server) -> None:
     """
     After FLUSHALL, without a single new event, counts and ad names are back, those of adopted journals too.
