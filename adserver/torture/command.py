@@ -24,7 +24,7 @@ from adserver.torture.stores import CannotTorture, describe_server, find_server
 
 MUTANT_SEEDS = 100
 """The rarest mutant shows itself in about one world of four."""
-SERVERS = ("embedded", "redis-server")
+SERVERS = ("embedded", "redis-server", "cluster:redis-server", "cluster:embedded")
 
 T = TypeVar("T")
 
@@ -75,19 +75,20 @@ class _Sum(Struct):
 
 
 async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
-    programs = {program: describe_server(program) for program in _programs(options.server)}
+    kinds = _kinds(options.server)
     config, slots = _read_slots(settings)
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     rounds, events = options.rounds or 20, options.events or 50_000
-    sums = {program: _Sum() for program in programs}
+    sums = {kind: _Sum() for kind in kinds}
     bar = _Bar(rounds * events)
     exact = True
 
     async def one(number: int) -> None:
         nonlocal exact
-        program = list(programs)[number % len(programs)]
+        kind = kinds[number % len(kinds)]
         wanted = Round(
-            program=program,
+            program=kind.program,
+            clustered=kind.clustered,
             config=config,
             slots=slots,
             events=events,
@@ -98,14 +99,14 @@ async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
             keep=options.keep,
         )
         done = await play(wanted, partial(bar.show, number))
-        sums[program].add(done.verdict)
-        _tell(f"round {number + 1} of {rounds}, {programs[program]}, seed {wanted.seed}: {_words(done)}")
+        sums[kind].add(done.verdict)
+        _tell(f"round {number + 1} of {rounds}, {kind}, seed {wanted.seed}: {_words(done)}")
         if not done.verdict.exact():
             exact = False
             _explain(done)
 
     await _at_once(options.jobs, [partial(one, number) for number in range(rounds)])
-    lines = [[programs[program], *_figures(line)] for program, line in sums.items() if line.rounds]
+    lines = [[str(kind), *_figures(line)] for kind, line in sums.items() if line.rounds]
     if len(lines) > 1:
         total = [sum(getattr(line, figure) for line in sums.values()) for figure in _Sum.__struct_fields__]
         lines.append(["sum", *(f"{n:,}" for n in total)])
@@ -121,18 +122,19 @@ async def _rounds(settings: Settings, options: argparse.Namespace) -> int:
 async def _controls(names: Sequence[str], settings: Settings, options: argparse.Namespace) -> int:
     """Each broken service must be caught, or the proof proves nothing."""
     config, slots = _read_slots(settings)
-    default = _programs(options.server)[-1]
+    default = next(kind for kind in reversed(_kinds(options.server)) if not kind.clustered)
     rounds, events = options.rounds or CONTROL_ROUNDS, options.events or CONTROL_EVENTS
     bar = _Bar(len(names) * events)
     lines: dict[str, list[str]] = {}
 
     async def one(name: str) -> None:
         variant = VARIANTS[name]
-        program = find_server(variant.server) if variant.server else default
+        program = find_server(variant.server) if variant.server else default.program
         sums, caught = _Sum(), False
         while not caught and sums.rounds < rounds:
             wanted = Round(
                 program=program,
+                clustered=False,
                 config=config,
                 slots=slots,
                 events=events,
@@ -199,18 +201,34 @@ def _simulate(first: int, count: int) -> int:
     return 0 if caught_all and not broken else 1
 
 
-def _programs(names: str | None) -> list[str]:
+class Kind(Struct, frozen=True):
+    """A kind of store to play rounds on."""
+
+    program: str
+    clustered: bool
+
+    def __str__(self) -> str:
+        return f"{'cluster, ' if self.clustered else ''}{describe_server(self.program)}"
+
+
+def _kinds(names: str | None) -> list[Kind]:
+    """The stores that were asked for by *names*, or all there are. Raises CannotTorture."""
     if names:
-        return [find_server(name.strip()) for name in names.split(",")]
+        return [_kind(name.strip()) for name in names.split(",")]
     found = []
     for name in SERVERS:
         try:
-            found.append(find_server(name))
+            found.append(_kind(name))
         except CannotTorture as error:
             _tell(str(error))
     if not found:
         raise CannotTorture("no store server is installed; install adserver[embedded], or name one with --server")
     return found
+
+
+def _kind(name: str) -> Kind:
+    program = name.removeprefix("cluster:")
+    return Kind(find_server(program), clustered=program != name)
 
 
 def _read_slots(settings: Settings) -> tuple[Path, tuple[int, ...]]:
@@ -253,7 +271,8 @@ def _words(done: Done) -> str:
     faults = ", ".join(f"{n} {name}" for name, n in sorted(done.faults.items())) or "no faults"
     said = "exact" if verdict.exact() else "NOT EXACT"
     refused = f" ({verdict.refused:,} too old or too early, as clocks jumped)" if verdict.refused else ""
-    return f"{said}, {verdict.acknowledged:,} acknowledged{refused} in {done.seconds:.0f} s; {faults}"
+    grown = f"; {verdict.grown / 2**20:.1f} MB grown without the store" if verdict.grown else ""
+    return f"{said}, {verdict.acknowledged:,} acknowledged{refused} in {done.seconds:.0f} s; {faults}{grown}"
 
 
 def _explain(done: Done) -> None:

@@ -7,36 +7,64 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import redis
-
 from adserver.torture.control import Control
+from adserver.torture.deployments import Deployment
 from adserver.torture.service import Lost, Service
-from adserver.torture.stores import CannotTorture, Proxy, StoreServer, until
+from adserver.torture.stores import CannotTorture, until
 
+OUTAGE_S = 120.0
+"""No outage is longer, however slow the machine."""
 _DAY_S = 86_400
 
 
+class Memory:
+    """What the workers grew by while the store was away: at most *most* bytes in any outage.
+
+    Not *watched* where workers die, too: a young one grows in any case.
+    """
+
+    def __init__(self) -> None:
+        self.most = 0
+        self.watched = False
+        self._before: dict[int, int] = {}
+
+    def begin(self, found: dict[int, int]) -> None:
+        self._before = found
+
+    def end(self, found: dict[int, int]) -> None:
+        if not self.watched:
+            return
+        grown = [size - self._before[worker] for worker, size in found.items() if worker in self._before]
+        self.most = max([self.most, *grown])
+
+
 class Faults:
-    """Everything that can be done to one round."""
+    """Everything that can be done to one round of *events* events, of which *asked* says how many were asked for."""
 
     def __init__(
-        self, service: Service, stores: list[StoreServer], proxy: Proxy, control: Control, rng: random.Random
+        self,
+        service: Service,
+        store: Deployment,
+        control: Control,
+        rng: random.Random,
+        events: int,
+        asked: Callable[[], int],
     ) -> None:
         self._service = service
-        self._primary = stores[0]
-        self._standby = stores[1] if len(stores) > 1 else None
-        self._proxy = proxy
+        self._store = store
         self._control = control
         self._rng = rng
+        self._events = events
+        self._asked = asked
+        self._share = 1.0
         self.lost_to_power: Lost = set()
         self.done: Counter[str] = Counter()
-
-    @property
-    def primary(self) -> StoreServer:
-        return self._primary
+        self.memory = Memory()
 
     async def rage(self, names: tuple[str, ...], pause_s: tuple[float, float], stopping: asyncio.Event) -> None:
         """One fault after the other until *stopping*: all of them in turn, in an order of chance."""
+        self._share = 0.8 / max(1, len(names))
+        self.memory.watched = names == ("outage",)
         while not stopping.is_set():
             if not names:
                 await stopping.wait()
@@ -56,6 +84,7 @@ class Faults:
             "failover": self._failover,
             "wipe": self._wipe,
             "cut": self._cut,
+            "outage": self._outage,
             "disk": self._disk,
             "clock": self._clock,
             "kill-then-power": self._kill_then_power,
@@ -65,13 +94,10 @@ class Faults:
 
     async def end(self) -> None:
         """Nothing is wrong any more."""
-        self._primary.resume()
-        self._proxy.release()
         self._control.fail_syncs(0, 0)
         self._control.fill_disk(0)
         self._control.shift_clock(0)
-        if not self._primary.process or self._primary.process.poll() is not None:
-            await self._primary.start()
+        await self._store.heal()
 
     async def _kill(self) -> None:
         self._service.kill_worker(self._rng)
@@ -93,57 +119,64 @@ class Faults:
         if self._rng.random() < 0.5:
             await self._redis_power()
         else:
-            self._primary.kill()
+            server, _ = self._store.hit(self._rng)
+            server.kill()
             await asyncio.sleep(self._rng.uniform(0, 0.3))
-            await self._primary.start()
+            await server.start()
 
     async def _redis_power(self) -> None:
-        self._primary.lose_power(self._rng)
-        await self._primary.start()
+        server, _ = self._store.hit(self._rng)
+        server.lose_power(self._rng)
+        await server.start()
 
     async def _failover(self) -> None:
-        if self._standby is None:
-            raise CannotTorture("a failover needs a second server")
-        old, new = self._primary, self._standby
-        try:
-            await until(lambda: new.info().get("master_link_status") == "up", 3, "the replica's copy")
-            new.ask("REPLICAOF", "NO", "ONE")
-        except (CannotTorture, redis.RedisError):
-            return
-        await asyncio.sleep(self._rng.uniform(0.1, 0.6))  # what is written now the replica will never know of
-        self._proxy.target = new.port
-        if self._rng.random() < 0.5:
-            old.kill()
-            self._proxy.cut()
-            await old.start()
-        else:
-            self._proxy.cut(self._rng)
-            await asyncio.sleep(self._rng.uniform(0.2, 0.8))
-            self._proxy.cut()
-        self._primary, self._standby = new, old
-        old.ask("REPLICAOF", "127.0.0.1", new.port)
+        if not await self._store.fail_over(self._rng):
+            self.done["failover"] -= 1
 
     async def _wipe(self) -> None:
-        with suppress(redis.RedisError):
-            self._primary.ask("FLUSHALL")
+        self._store.wipe()
 
     async def _cut(self) -> None:
+        server, proxy = self._store.hit(self._rng)
         how = self._rng.choice(("hang", "break", "hold", "swallow"))
         if how == "hang":
-            self._primary.pause()
+            server.pause()
             await asyncio.sleep(self._rng.uniform(0.3, 1.6))
-            self._primary.resume()
+            server.resume()
         elif how == "hold":
-            self._proxy.hold()
+            proxy.hold()
             await asyncio.sleep(self._rng.uniform(0.3, 1.6))
-            self._proxy.release()
+            proxy.release()
         elif how == "swallow":
-            self._proxy.swallow()
+            proxy.swallow()
             await asyncio.sleep(self._rng.uniform(0.15, 0.5))
-            self._proxy.cut()
-            self._proxy.release()
+            proxy.cut()
+            proxy.release()
         else:
-            self._proxy.cut()
+            proxy.cut()
+
+    async def _outage(self) -> None:
+        """The whole store is away while this fault's share of the events flows."""
+        until_asked = min(self._events, self._asked() + int(self._events * self._share))
+        killed = self._rng.random() < 0.5
+        if killed:
+            for server in self._store.needed():
+                server.kill()
+        else:
+            for proxy in self._store.proxies:
+                proxy.hold()
+        self.memory.begin(self._service.memory())
+        with suppress(CannotTorture):
+            await until(lambda: self._asked() >= until_asked, OUTAGE_S, "an outage's end")
+        self.memory.end(self._service.memory())
+        if killed:
+            for server in self._store.needed():
+                server.launch()
+            for server in self._store.needed():
+                await server.wait()
+        else:
+            for proxy in self._store.proxies:
+                proxy.release()
 
     async def _disk(self) -> None:
         lasting = self._rng.choice((0.005, 0.05, 0.3))

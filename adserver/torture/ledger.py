@@ -15,7 +15,10 @@ from adserver.torture.service import Lost, read_all
 
 
 class Verdict(Struct, frozen=True):
-    """A round's figures. *forgiven* were acknowledged at level A1, and taken by a power cut or a full disk."""
+    """A round's figures. *forgiven* were acknowledged at level A1, and taken by a power cut or a full disk.
+
+    *grown* are the bytes a worker grew by, at most, while the store was away.
+    """
 
     acknowledged: int
     unanswered: int
@@ -28,11 +31,15 @@ class Verdict(Struct, frozen=True):
     waiting: int
     unexpected: dict[str, int]
     missing: tuple[str, ...]
+    grown: int
 
     def exact(self) -> bool:
-        return not (self.lost or self.double or self.differs or self.waiting or self.unexpected)
+        wrong = self.lost or self.double or self.differs or self.waiting or self.unexpected
+        return not wrong and self.grown <= MOST_GROWN
 
 
+MOST_GROWN = 24 << 20
+"""Bytes a worker may grow by while the store is away."""
 _ANSWERED_ANYWAY = (Type.SERVED, Type.CLICK)
 """A reader gets the snippet, or the page behind an ad, also when no journal takes the event."""
 _COUNT = re.compile(rb"[1-9]:[0-9]+:")
@@ -81,7 +88,13 @@ async def read_counts(url: str, days: Iterable[int]) -> Counts:
 
 
 def judge(
-    notes: Notes, journals: Journals, counts: Counts, lost_to_power: Lost, uncounted: Lost, waiting: int
+    notes: Notes,
+    journals: Journals,
+    counts: Counts,
+    lost_to_power: Lost,
+    uncounted: Lost,
+    waiting: int,
+    grown: int,
 ) -> Verdict:
     """Compare the three. An event counts as lost when it was acknowledged and is missing, in the journals or the store.
 
@@ -131,4 +144,5 @@ def judge(
             f"{', at level A1' if key in notes.at_once else ''}"
             for key in missing[:5]
         ),
+        grown=grown,
     )

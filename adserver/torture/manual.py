@@ -13,9 +13,11 @@ FAULTS = {
     "kill": "kill -9 of a worker",
     "power": "kill -9 of the whole service and a power cut: journals lose what no sync had made safe, or part of it",
     "redis": "kill -9 of the store, half of the time with a power cut: its append-only file loses what was not on disk",
-    "failover": "to a replica made stale on purpose; the old primary is dead, or goes on taking writes for a while",
+    "failover": "to a replica made stale on purpose; the old primary is dead, or goes on taking writes for a while; in "
+    "a cluster a primary is killed or hangs, and its replica takes over by itself",
     "wipe": "FLUSHALL",
     "cut": "the store hangs, connections break, or requests arrive and replies do not",
+    "outage": "the whole store is dead or silent for long, and no worker's memory may grow by what waits meanwhile",
     "disk": "syncs fail with EIO and lose their pages, or no new segment can be made for want of room",
     "clock": "the wall clock jumps, by seconds or hours, also over midnight",
 }
@@ -71,7 +73,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--server",
         metavar="LIST",
-        help="stores, by commas, in turn: embedded, redis-server or a file (default: the first two, where installed)",
+        help="stores, by commas, in turn: embedded, redis-server or a file, each also as a cluster, such as "
+        "cluster:redis-server (default: the first two, alone and as clusters, where installed)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="S", help="seed of the first round; each round prints its own (default: by chance)"

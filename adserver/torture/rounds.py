@@ -14,11 +14,11 @@ from msgspec import Struct
 from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.torture import ledger
 from adserver.torture.control import Control
+from adserver.torture.deployments import Cluster, Deployment, Pair
 from adserver.torture.driver import Driver
 from adserver.torture.faults import Faults
 from adserver.torture.ledger import Journals, Verdict
 from adserver.torture.service import Service
-from adserver.torture.stores import Proxy, StoreServer
 
 QUIET_S = 60.0
 
@@ -27,6 +27,7 @@ class Round(Struct, frozen=True):
     """What to do in one round."""
 
     program: str
+    clustered: bool
     config: Path
     slots: tuple[int, ...]
     events: int
@@ -55,7 +56,7 @@ async def play(wanted: Round, progress: Callable[[int], None]) -> Done:
     """Raises CannotTorture when the round could not be played at all."""
     began = time.monotonic()
     rng = random.Random(wanted.seed)
-    async with _stage(wanted, rng) as (service, faults):
+    async with _stage(wanted) as (service, store, control):
         driver = Driver(
             service.port,
             wanted.slots,
@@ -64,16 +65,19 @@ async def play(wanted: Round, progress: Callable[[int], None]) -> Done:
             random.Random(rng.random()),
             beacons=wanted.beacons,
         )
+        faults = Faults(service, store, control, random.Random(rng.random()), wanted.events, lambda: driver.asked)
         await _load(driver, faults, wanted, progress)
         await faults.end()
         await service.kill()  # so that the last journals are a dead worker's too
         await service.start()
-        waiting = await _settle(service, faults, wanted.quiet_s)
+        waiting = await _settle(service, store.url, wanted.quiet_s)
         await service.stop()
         journals = Journals(service.producers())
         days = {day for day, _ in journals.counts}
-        counts = await ledger.read_counts(f"redis://127.0.0.1:{faults.primary.port}", days)
-        verdict = ledger.judge(driver.notes, journals, counts, faults.lost_to_power, service.uncounted(), waiting)
+        counts = await ledger.read_counts(store.url, days)
+        verdict = ledger.judge(
+            driver.notes, journals, counts, faults.lost_to_power, service.uncounted(), waiting, faults.memory.most
+        )
         kept = None
         if wanted.keep and not verdict.exact():
             kept = Path(tempfile.mkdtemp(prefix="adserver-inexact-"))
@@ -99,13 +103,13 @@ async def _load(driver: Driver, faults: Faults, wanted: Round, progress: Callabl
         await asyncio.gather(raging, running, return_exceptions=True)
 
 
-async def _settle(service: Service, faults: Faults, quiet_s: float) -> int:
+async def _settle(service: Service, url: str, quiet_s: float) -> int:
     """Wait until the store has counted to the journals' ends; how many records it has not when patience ends."""
     deadline = time.monotonic() + quiet_s
     while True:
         journals = await asyncio.to_thread(Journals, service.producers())
         with suppress(StoreUnavailable, StoreRefused):
-            waiting = await ledger.behind(f"redis://127.0.0.1:{faults.primary.port}", journals.ends)
+            waiting = await ledger.behind(url, journals.ends)
             if not waiting or time.monotonic() > deadline:
                 return waiting
         if time.monotonic() > deadline:
@@ -114,26 +118,25 @@ async def _settle(service: Service, faults: Faults, quiet_s: float) -> int:
 
 
 @asynccontextmanager
-async def _stage(wanted: Round, rng: random.Random) -> AsyncIterator[tuple[Service, Faults]]:
+async def _stage(wanted: Round) -> AsyncIterator[tuple[Service, Deployment, Control]]:
     """Everything a round needs, running; afterwards nothing of it is left."""
     home = Path(tempfile.mkdtemp(prefix="adserver-torture-"))
-    proxy = Proxy()
-    stores = [StoreServer(wanted.program, home / f"store{n}") for n in range(2 if "failover" in wanted.faults else 1)]
-    service = Service(home, wanted.config, proxy.port, wanted.workers, wanted.broken)
+    store: Deployment
+    if wanted.clustered:
+        store = Cluster(wanted.program, home)
+    else:
+        store = Pair(wanted.program, home, standby="failover" in wanted.faults)
+    service = Service(home, wanted.config, store.url, wanted.workers, wanted.broken)
     control = Control(service.side)
     try:
-        for store in stores:
-            await store.start()
-        for store in stores[1:]:
-            store.ask("REPLICAOF", "127.0.0.1", stores[0].port)
-        proxy.target = stores[0].port
-        await proxy.start()
+        await store.start()
         await service.start()
-        yield service, Faults(service, stores, proxy, control, random.Random(rng.random()))
+        yield service, store, control
     finally:
         await service.kill()
-        await proxy.stop()
-        for store in stores:
-            store.resume()
-            store.kill()
+        for proxy in store.proxies:
+            await proxy.stop()
+        for server in store.servers:
+            server.resume()
+            server.kill()
         shutil.rmtree(home, ignore_errors=True)

@@ -25,9 +25,9 @@ Lost = set[tuple[bytes, int, int]]
 
 
 class Service:
-    """`adserver serve` in *home*, on *config*, with its store behind a proxy on *store_port*."""
+    """`adserver serve` in *home*, on *config*, with its store at *store_url*."""
 
-    def __init__(self, home: Path, config: Path, store_port: int, workers: int, broken: str | None) -> None:
+    def __init__(self, home: Path, config: Path, store_url: str, workers: int, broken: str | None) -> None:
         self.home = home
         self.data = home / "data"
         self.journals = self.data / "journal"
@@ -43,7 +43,7 @@ class Service:
             "TMPDIR": str(home / "tmp"),
             "ADSERVER_DATA_DIR": str(self.data),
             "ADSERVER_CONFIG": str(config),
-            "ADSERVER_REDIS_URL": f"redis://127.0.0.1:{store_port}",
+            "ADSERVER_REDIS_URL": store_url,
             "ADSERVER_PORT": str(self.port),
             SIDE: str(self.side),
             **({BROKEN: broken} if broken else {}),
@@ -96,9 +96,21 @@ class Service:
                     found.append((int(pid), Path(f"/proc/{pid}/cmdline").read_bytes()))
         return found
 
+    def _workers_now(self) -> list[int]:
+        return [pid for pid, command in self._children() if b"spawn_main" in command]
+
+    def memory(self) -> dict[int, int]:
+        """By worker the bytes of memory it has for itself alone: no file's pages are among them."""
+        found = {}
+        for pid in self._workers_now():
+            with suppress(OSError):
+                if line := re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
+                    found[pid] = int(line[1]) * 1024
+        return found
+
     def kill_worker(self, rng: random.Random) -> None:
         """kill -9 of one worker; the supervisor starts another."""
-        workers = [pid for pid, command in self._children() if b"spawn_main" in command]
+        workers = self._workers_now()
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)

@@ -35,10 +35,17 @@ async def until(condition: Callable[[], object], within_s: float, what: str) -> 
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    """A port nobody has, below those the kernel gives away: a server that is started again finds it free."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with suppress(OSError), socket.socket() as taken:
+            if port not in _given:
+                taken.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
+
+
+_given: set[int] = set()
 
 
 def find_server(name: str) -> str:
@@ -65,8 +72,9 @@ def describe_server(program: str) -> str:
 class StoreServer:
     """One server and its directory; its files stay when it is killed and started again."""
 
-    def __init__(self, program: str, directory: Path) -> None:
+    def __init__(self, program: str, directory: Path, *options: str) -> None:
         self._program = program
+        self._options = options
         self.directory = directory
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -85,11 +93,16 @@ class StoreServer:
             "noeviction",
         ]
         command += ["--repl-diskless-sync-delay", "0", "--loglevel", "warning", "--enable-debug-command", "no"]
+        command += self._options
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
 
     async def start(self) -> None:
         self.launch()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Until it answers, and has read its files."""
         await until(self.answers, 20, f"the start of {self._program} in {self.directory}")
 
     def ask(self, *command: Any) -> Any:
@@ -103,6 +116,9 @@ class StoreServer:
         with suppress(redis.RedisError, OSError):
             return bool(self.ask("PING"))
         return False
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
@@ -172,6 +188,8 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._swallowing = False
+        self._parted = False
+        self._replicas: set[asyncio.Task[None]] = set()
         self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
         self._server: asyncio.Server | None = None
 
@@ -181,11 +199,10 @@ class Proxy:
     async def stop(self) -> None:
         if self._server:
             self._server.close()
-        links = list(self._links)
-        self.cut()
-        for link in links:
-            link.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+        self.release()
+        while self._links:
+            self.cut()
+            await asyncio.wait(list(self._links), timeout=0.1)
 
     def cut(self, rng: random.Random | None = None) -> None:
         """Break every connection; with *rng* only about half of them."""
@@ -202,8 +219,18 @@ class Proxy:
         """From now on requests arrive and replies do not."""
         self._swallowing = True
 
+    def part(self) -> None:
+        """From now on no replica gets anything; everybody else does."""
+        self._parted = True
+        for task in self._replicas:
+            for writer in self._links.get(task, ()):
+                writer.transport.abort()
+
+    def join(self) -> None:
+        self._parted = False
+
     def release(self) -> None:
-        self._swallowing = False
+        self._swallowing = self._parted = False
         self._open.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -214,8 +241,8 @@ class Proxy:
             there, to_server = await asyncio.open_connection("127.0.0.1", self.target)
             self._links[task] = (writer, to_server)
             pumps = [
-                asyncio.create_task(self._pump(reader, to_server, replies=False)),
-                asyncio.create_task(self._pump(there, writer, replies=True)),
+                asyncio.create_task(self._pump(task, reader, to_server, replies=False)),
+                asyncio.create_task(self._pump(task, there, writer, replies=True)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -226,12 +253,19 @@ class Proxy:
         except OSError:
             pass
         finally:
+            self._replicas.discard(task)
             for one in self._links.pop(task, ()):
                 one.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+    async def _pump(
+        self, link: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                if not replies and b"\r\nPSYNC\r\n" in data[:64]:
+                    self._replicas.add(link)
+                    if self._parted:
+                        return
                 await self._open.wait()
                 if not (replies and self._swallowing):
                     writer.write(data)
