@@ -365,13 +365,20 @@ class Shipper:
 
     async def _ship_day(self, store: Store, source: Source, day: int, part: Block) -> bool:
         """Count *part*'s events of *day*; False when the store stands elsewhere and reading must start again."""
+        new = day not in source.days
         source.days.add(day)
         if day in self._quarantine:
             return True
         try:
             if day not in source.cursors:
-                source.cursors[day] = (await self._cursors(store, day, [source.producer]))[0]
-                self._check_cursor(source, source.cursors[day])
+                stands = (await self._cursors(store, day, [source.producer]))[0]
+                self._check_cursor(source, stands)
+                if new:
+                    source.cursors[day] = stands
+                else:  # it was closed meanwhile, maybe with less than the store had counted: its records come again
+                    source.learn(day, stands)
+                    if source.position < part.first - 1:
+                        return False
             cursor = source.cursors[day]
             data, end = part.after(cursor).of(day)
             if not data:

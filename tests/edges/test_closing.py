@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adserver import ship
-from adserver.archive import Book, open_book
+from adserver.archive import Book, Closed, open_book
 from adserver.closing import Closer, alarms
 from adserver.days import Days
 from adserver.disk import read_closed
@@ -386,6 +386,31 @@ def test_late_events_count_once_beside_the_figures(root: Path, server: Server) -
     run(root, server, lambda one: eventually_async(lambda: async_late(one), {IMPRESSION: 5, SERVED: 5}))
     close(root, server, CLOSES + 3 * HOUR)
     assert counts(server, DAY) == {IMPRESSION: 10}
+
+
+def test_what_a_page_lacks_is_late_though_it_was_counted_before(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A day closed without a journal, which the store had counted all the same: all of its events are late.
+    """
+    monkeypatch.setattr(ship, "REREAD_S", 60.0)  # that the day is closed is heard of in the midst of shipping
+    page = Closed(day=DAY, zone=DAYS.zone, producers={}, counts={}, ads={}, missing=[], bits="")
+
+    async def body(one: Working) -> None:
+        for serial in range(5):
+            put(one.journal, serial, Type.IMPRESSION, DAY)
+        await one.counted()
+        one.book.write(page, {})
+        await one.round(CLOSES + 60)
+        assert await one.store.counts(DAY) == {}
+        for serial in range(5, 8):
+            put(one.journal, serial, Type.IMPRESSION, DAY)
+        await one.counted()
+        await eventually(lambda: one.shipper.own.cursors.get(DAY) == 8)
+
+    run(root, server, body)
+    assert late(server) == {IMPRESSION: 8}
 
 
 def test_a_live_journals_old_segments_go_and_open_days_stay(root: Path, server: Server) -> None:
