@@ -71,8 +71,10 @@ async def behind(url: str, ends: dict[tuple[bytes, int], int]) -> int:
     """How many records the store has yet to count, by the cursors it shows."""
     waiting = 0
     async with open_store(url) as store:
-        for (producer, day), end in ends.items():
-            waiting += max(0, end - (await store.cursors(day, [producer]))[0])
+        for day in {day for _, day in ends}:
+            there = {producer: end for (producer, on), end in ends.items() if on == day}
+            cursors = await store.cursors(day, list(there))
+            waiting += sum(max(0, end - cursor) for end, cursor in zip(there.values(), cursors, strict=True))
     return waiting
 
 

@@ -104,10 +104,13 @@ async def _load(driver: Driver, faults: Faults, wanted: Round, progress: Callabl
 
 
 async def _settle(service: Service, url: str, quiet_s: float) -> int:
-    """Wait until the store has counted to the journals' ends; how many records it has not when patience ends."""
+    """Wait until the store has counted to the journals' ends; how many records it has not when patience ends.
+
+    Nobody writes any more, so the journals are read once: reading them again and again would hold up the proxies.
+    """
+    journals = await asyncio.to_thread(Journals, service.producers())
     deadline = time.monotonic() + quiet_s
     while True:
-        journals = await asyncio.to_thread(Journals, service.producers())
         with suppress(StoreUnavailable, StoreRefused):
             waiting = await ledger.behind(url, journals.ends)
             if not waiting or time.monotonic() > deadline:
