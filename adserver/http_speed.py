@@ -160,6 +160,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
         self.cycle = soon  # type: ignore[assignment]  # it has all that is asked of one
         if not at_once.soon(target, self.headers, self.client, soon.tell):
             self.cycle = before
+            soon.disconnected = True  # whatever is told to it now, another answers
             return False
         self.scope = None  # type: ignore[assignment]
         return True
