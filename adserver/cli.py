@@ -277,14 +277,23 @@ def _journal_reconcile(settings: Settings, options: argparse.Namespace) -> int:
         sys.stdout.write(msgspec.json.encode({"equal": found.equal, **msgspec.to_builtins(found)}).decode() + "\n")
     else:
         rows = [
-            [Days.date(one.day).isoformat(), one.producer, one.journal, one.store, one.archive, one.trouble or "equal"]
+            [Days.date(one.day).isoformat(), one.producer, one.journal, one.store, one.archive, _verdict(one)]
             for one in found.lines
         ]
         sys.stdout.write(_columns(["day", "producer", "journal", "store", "archive", ""], rows))
         for one in found.differences:
             print(f"{Days.date(one.day)} {one.field}: {one.n:,} in the {one.here}, {one.m:,} in the {one.there}")
         print("Equal." if found.equal else "Something is away." if found.away else "Different.")
+        if found.not_recounted:
+            n = len(found.not_recounted)
+            print(f"Of {n} {'day' if n == 1 else 'days'} the cursors were compared and the figures not recounted.")
     return DONE if found.equal else AWAY if found.away else INPUT_AT_FAULT
+
+
+def _verdict(line: Any) -> str:
+    if line.not_recounted and line.trouble:
+        return f"{line.trouble}; not recounted"
+    return line.trouble or (f"not recounted: {line.not_recounted}" if line.not_recounted else "equal")
 
 
 def _journal_salvage(_: Settings, options: argparse.Namespace) -> int:

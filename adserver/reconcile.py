@@ -8,9 +8,10 @@ import fcntl
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from adserver.archive import Book
 from adserver.events import TOKEN_BIT
@@ -28,7 +29,8 @@ _LOOK_BACK = 45
 class Line(Struct, frozen=True):
     """How far one day holds one producer, by number of record, in each place; None where the place knows nothing.
 
-    *trouble* says what is wrong, *away* that something needed to tell is not here.
+    *trouble* says what is wrong, *away* that something needed to tell is not here; *not_recounted* why the day's
+    figures were not added up anew, so that its cursors alone were compared.
     """
 
     day: int
@@ -38,6 +40,7 @@ class Line(Struct, frozen=True):
     archive: int | None
     trouble: str = ""
     away: bool = False
+    not_recounted: str = ""
 
 
 class Difference(Struct, frozen=True):
@@ -58,6 +61,11 @@ class Reconciliation(Struct, frozen=True):
     @property
     def equal(self) -> bool:
         return not self.differences and not any(line.trouble for line in self.lines)
+
+    @property
+    def not_recounted(self) -> list[int]:
+        """The days of which the cursors alone were compared."""
+        return sorted({line.day for line in self.lines if line.not_recounted})
 
     @property
     def away(self) -> bool:
@@ -87,23 +95,27 @@ class Recount:
 class Found(Struct):
     """What the journals here hold: per day the last record of each producer, and all of them added up.
 
-    *shortened* are the producers whose journal is not whole any more.
+    *shortened* are the producers whose journal is not whole any more, and what became of it.
     """
 
     ends: dict[int, dict[str, int]]
     recounts: dict[int, Recount]
-    shortened: set[str]
+    shortened: dict[str, str]
     producers: set[str]
 
 
 def read_journals(root: Path, upto: dict[int, dict[str, int]]) -> Found:
     """Add up every journal under *root*; of a closed day only what its page in *upto* holds. Raises OSError."""
-    found = Found({}, {}, set(), set())
+    found = Found({}, {}, {}, set())
     for directory in journals(root):
         reader, name, position = Reader(directory), directory.name, 0
         found.producers.add(name)
-        if reader.starts()[:1] not in ([], [1]) or list(directory.glob(f"*{SALVAGED}")) or set_aside(directory):
-            found.shortened.add(name)
+        if set_aside(directory):
+            found.shortened[name] = "has segments set aside"
+        elif list(directory.glob(f"*{SALVAGED}")):
+            found.shortened[name] = "was salvaged"
+        elif reader.starts()[:1] not in ([], [1]):
+            found.shortened[name] = "is shortened: its first segments are deleted"
         while block := reader.read_block(position, None, 4000):
             position = block.last
             for day in block.days():
@@ -134,17 +146,17 @@ async def reconcile(store: Store, book: Book, root: Path) -> Reconciliation:
         ends, counts = found.ends.get(day, {}), await store.counts(day)
         cursors = await store.producers_of(day)
         late_cursors = await store.producers_of(day, LATE)
+        involved = page.producers if page else cursors
+        settled = page or all(cursors.get(name, 0) == end for name, end in ends.items())
+        why = _incomplete(involved, found) or ("" if settled else "not all is counted yet")
         held = {**(page.producers if page else {}), **(late.producers if late else {})}
         for name in sorted({*ends, *cursors, *held, *late_cursors}):
             closed = (max(held.get(name, 0), late_cursors.get(name, 0)) if page else None) or None
             line = Line(day, name, ends.get(name), cursors.get(name), closed)
-            lines.append(_judged(line, is_closed=page is not None, is_here=name in found.producers))
+            lines.append(_judged(line, why, is_closed=page is not None, is_here=name in found.producers))
         if page:
             differences += compare(day, "store", counts, "archive", page.counts)
-        involved = page.producers if page else cursors
-        complete = involved.keys() - {NOBODY.hex()} <= found.producers - found.shortened
-        settled = page or all(cursors.get(name, 0) == end for name, end in ends.items())
-        if complete and settled:
+        if not why:
             recount = found.recounts.get(day, Recount()).counts
             here, there = folded(recount), folded(counts)
             more = [there.get(field, 0) - here.get(field, 0) for field in here.keys() | there.keys()]
@@ -154,7 +166,17 @@ async def reconcile(store: Store, book: Book, root: Path) -> Reconciliation:
     return Reconciliation(lines, differences)
 
 
-def _judged(line: Line, *, is_closed: bool, is_here: bool) -> Line:
+def _incomplete(involved: Iterable[str], found: Found) -> str:
+    """Why what the journals here hold is not all that *involved* producers counted; empty when it is."""
+    for name in sorted(involved):
+        if name not in found.producers and name != NOBODY.hex():
+            return f"journal {name} is not here"
+        if name in found.shortened:
+            return f"journal {name} {found.shortened[name]}"
+    return ""
+
+
+def _judged(line: Line, not_recounted: str, *, is_closed: bool, is_here: bool) -> Line:
     """*line* with what is wrong about it."""
     trouble, away = "", False
     if line.producer == NOBODY.hex():
@@ -168,7 +190,7 @@ def _judged(line: Line, *, is_closed: bool, is_here: bool) -> Line:
             trouble = "its journal is not here"
     elif line.store != line.journal:
         trouble = "not all is counted yet" if (line.store or 0) < line.journal else "the store has counted more"
-    return Line(line.day, line.producer, line.journal, line.store, line.archive, trouble, away)
+    return structs.replace(line, trouble=trouble, away=away, not_recounted=not_recounted)
 
 
 def folded(counts: dict[str, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from adserver.archive import open_book
 from adserver.cli import main
 from adserver.events import Type
 from adserver.segments import HEADER, RECORD
-from adserver.store import PRODUCERS, partition
+from adserver.store import NOBODY, PRODUCERS, partition
 from tests.edges.servers import Server
 from tests.edges.test_closing import CLOSES, DAY, DAYS, IMPRESSION, SERVED, Working, close, run, write
 from tests.edges.test_ship import ask, counts, eventually
@@ -110,6 +110,79 @@ def test_a_journal_that_is_elsewhere_is_said(
     code, found = reconcile(root, server, capsys)
     assert (code, found["differences"]) == (3, [])
     assert [line["trouble"] for line in found["lines"] if line["producer"] == gone.name] == ["its journal is not here"]
+
+
+@pytest.mark.parametrize("why", ["is not here", "was salvaged", "has segments set aside", "is shortened"])
+def test_a_closed_day_that_cannot_be_recounted_is_not_called_equal(
+    root: Path, server: Server, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Its cursors agree, its figures were not added up: each of its lines says so and why, other days stay equal.
+    """
+    write(root, DAY, n=30)
+    touched = write(root, DAY, n=20, issuer=b"other")
+    write(root, DAY + 1, n=10, issuer=b"later")
+    count(root, server)
+    close(root, server)
+    code, found = reconcile(root, server, capsys)
+    assert (code, {line["not_recounted"] for line in found["lines"]}) == (0, {""})
+    if why == "is not here":
+        shutil.rmtree(touched)
+    elif why == "is shortened":
+        (touched / f"{1:020}.seg").unlink()
+    else:
+        (touched / f"{21:020}.{'salvaged' if why == 'was salvaged' else 'corrupt'}").touch()
+
+    code, found = reconcile(root, server, capsys)
+
+    assert (code, found["differences"]) == (0, [])
+    said = {line["day"]: line["not_recounted"] for line in found["lines"]}
+    assert said[DAY].startswith(f"journal {touched.name} {why}")
+    assert said[DAY + 1] == ""
+    flags = ["--data-dir", str(root.parent), "--redis-url", server.url]
+    assert main(["journal", "reconcile", *flags]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    on = {day: [line for line in printed if line.startswith(DAYS.date(day).isoformat())] for day in (DAY, DAY + 1)}
+    assert on[DAY]
+    assert on[DAY + 1]
+    assert all("not recounted" in line and not line.endswith("equal") for line in on[DAY])
+    assert all(line.endswith("  equal") for line in on[DAY + 1])
+    assert printed[-1] == "Of 1 day the cursors were compared and the figures not recounted."
+
+
+@pytest.mark.parametrize(
+    ("direct", "more", "equal"), [(0, 0, True), (0, 1, False), (2, 0, True), (2, 2, True), (2, 3, False)]
+)
+def test_the_store_exceeds_the_journals_by_no_more_than_was_counted_directly(
+    root: Path, server: Server, direct: int, more: int, equal: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    On a full disk events are counted in the store alone, and the nobody's cursor says how many: so many more may stand
+    there, or fewer, where some came again later and are in a journal, too.
+    """
+    write(root, DAY, n=30)
+    count(root, server)
+    if direct:
+        ask(server, "HSET", partition(DAY), f"@{NOBODY.hex()}", direct)
+    ask(server, "HINCRBY", partition(DAY), IMPRESSION, more)
+    code, found = reconcile(root, server, capsys)
+    assert (code, found["equal"]) == ((0, True) if equal else (1, False))
+    assert {line["not_recounted"] for line in found["lines"]} == {""}
+
+
+def test_what_was_counted_directly_excuses_no_figure_that_is_too_low(
+    root: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Events counted directly add to the store; where it has less than the journals something is lost.
+    """
+    write(root, DAY, n=30)
+    count(root, server)
+    ask(server, "HSET", partition(DAY), f"@{NOBODY.hex()}", 2)
+    ask(server, "HINCRBY", partition(DAY), IMPRESSION, -1)
+    code, found = reconcile(root, server, capsys)
+    assert code == 1
+    assert (found["differences"][0]["n"], found["differences"][0]["m"]) == (30, 29)
 
 
 def test_no_store_is_an_answer(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
