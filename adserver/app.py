@@ -25,7 +25,7 @@ from adserver.answering import Answering
 from adserver.answers import Client, Headers, Receive, Responses, Scope, Send, problem_response
 from adserver.archive import open_book
 from adserver.articles import Articles
-from adserver.background import Loop, follow_parent, running
+from adserver.background import Loop, follow_parent, running, wait_for_any
 from adserver.closing import Closer
 from adserver.condition import Condition
 from adserver.confirm import Confirmer
@@ -284,7 +284,7 @@ def _open_journal(settings: Settings, progress: metrics.Progress) -> Journal | N
 async def _watch_journal(journal: Journal, progress: metrics.Progress, stopping: asyncio.Event) -> None:
     """Tell how much is written also while no sync succeeds."""
     while not stopping.is_set():
-        await _rest(stopping, 0.25)
+        await wait_for_any(0.25, stopping)
         progress.tell(journal.written, journal.synced)
 
 
@@ -298,7 +298,7 @@ async def _watch_invariants(settings: Settings, live: LiveCatalog, stopping: asy
                 rows = report.rows({day: await store.counts(day)}, await store.ad_names(), "slot", days)
             for invariant, n in report.violations(rows).items():
                 metrics.INVARIANTS.labels(invariant).set(n)
-        await _rest(stopping, 60)
+        await wait_for_any(60, stopping)
 
 
 async def _watch_clock(answering: Answering, live: LiveCatalog, stopping: asyncio.Event) -> None:
@@ -307,13 +307,13 @@ async def _watch_clock(answering: Answering, live: LiveCatalog, stopping: asynci
         answering.check_clock(time.time())
         metrics.CLOCK_JUMP.set(abs(answering.jump_s))
         metrics.CATALOG_VERSION_HIGHEST.set(live.current.version)
-        await _rest(stopping, 1)
+        await wait_for_any(1, stopping)
 
 
 async def _leave_when_writable(settings: Settings, stopping: asyncio.Event) -> None:
     """Without a journal this worker counts nothing: end it as soon as another could have one."""
     while not stopping.is_set():
-        await _rest(stopping, 5)
+        await wait_for_any(5, stopping)
         try:
             journal = await asyncio.to_thread(create_journal, settings.journals)
         except JournalUnavailable:
@@ -321,13 +321,6 @@ async def _leave_when_writable(settings: Settings, stopping: asyncio.Event) -> N
         await journal.close()
         log.info("the journal directory can be written again; this worker makes room for one with a journal")
         os.kill(os.getpid(), signal.SIGTERM)
-        return
-
-
-async def _rest(stopping: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stopping.wait(), seconds)
-    except TimeoutError:
         return
 
 

@@ -162,7 +162,7 @@ class Shipper:
             self._registered.clear()
             if stopping.is_set():
                 return
-            await _wait(stopping, pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await wait_for_any(pause_s * random.uniform(0.5, 1.0), stopping)  # noqa: S311
             pause_s = min(2.0, pause_s * 2)
 
     async def _ship_all(self, store: Store, stopping: asyncio.Event) -> None:
@@ -464,9 +464,3 @@ def late_fields(book: Book, day: int) -> dict[str | bytes, str | bytes]:
         fields[directory] = f"{fields.get(directory, '')!s}{field}\n"
     fields.update(bits.items())
     return fields
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

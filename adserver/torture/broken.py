@@ -18,7 +18,7 @@ Install = Callable[[Path, Any], None]
 
 
 def _memory(*_: Any) -> None:
-    from adserver import journal, settings, ship, store, tally
+    from adserver import background, journal, settings, ship, store, tally
     from adserver.errors import StoreUnavailable
     from adserver.events import Type
 
@@ -40,7 +40,7 @@ def _memory(*_: Any) -> None:
         last = False
         while not last:
             last = stopping.is_set()
-            await ship._wait(stopping, ship.FLUSH_S)
+            await background.wait_for_any(ship.FLUSH_S, stopping)
             batch = counts.copy()
             counts.clear()
             try:
