@@ -38,10 +38,13 @@ FLUSH_S = 0.1
 ADOPT_S = 1.0
 REREAD_S = 5.0
 RELEASE_S = 60.0
-MOST_RECORDS = 4000
+MOST_RECORDS = 3000
 MOST_NAMES = 1000
 MOST_TOKEN_EVENTS = 500
-"""With these two a batch stays far below the 8,000 values that Lua's unpack allows."""
+"""With these two a batch stays below the 8,000 values that Lua's unpack allows, should no two records share a field.
+
+It writes two values for each field (a record's at worst), each chunk (a token event's at worst) and each of 25 hours.
+"""
 
 
 class SomebodyElse(StoreRefused):

@@ -303,6 +303,21 @@ def test_a_dead_journal_does_not_wait_behind_live_events(
     assert counts(server)[IMPRESSION] == 100
 
 
+def test_the_largest_batch_of_records_without_a_common_field_is_counted(root: Path, server: Server) -> None:
+    """
+    A catalog may be so large that each record of a batch stands for another ad, and each token for another chunk.
+    """
+
+    async def body(one: Shipping) -> None:
+        for n in range(2 * ship.MOST_RECORDS):
+            type_ = Type.CLICK if n % 3 == 0 and n < 3 * ship.MOST_TOKEN_EVENTS else Type.SERVED
+            one.journal.append(type_, 0, DAY, n % 25, one.journal.issuer, 64 * n, n.to_bytes(7, "big") + b"\0", 0.0)
+        await one.counted()
+
+    shipping(root, server.url, body, journal.SEGMENT_BYTES)
+    assert list(counts(server).values()) == [1] * 2 * ship.MOST_RECORDS
+
+
 def test_a_wiped_store_is_rebuilt_from_the_journals(root: Path, server: Server) -> None:
     """
     After FLUSHALL, without a single new event, counts and ad names are back, those of adopted journals too.
