@@ -31,9 +31,11 @@ bench: $(VENV)/dev.stamp ## print the speed table, each figure beside its baseli
 	tools/install-system-programs
 	$(BIN)/python -m benchmarks $(ARGS)
 
-torture: $(VENV)/dev.stamp ## the long proof: 20 rounds of 50,000 events on each store, all controls, 50,000 worlds
+torture: $(VENV)/dev.stamp ## the long proof: 20 rounds of 50,000 events on each store, 10 on each cluster, all controls, 50,000 worlds
 	tools/install-system-programs
-	$(BIN)/adserver torture --rounds 40 --events 50000 $(ARGS)
+	$(BIN)/adserver torture --rounds 40 --events 50000 --server embedded,redis-server $(ARGS)
+	$(BIN)/adserver torture --rounds 20 --events 50000 --server cluster:embedded,cluster:redis-server $(ARGS)
+	$(BIN)/adserver torture --rounds 2 --events 100000 --server embedded,redis-server --faults outage $(ARGS)
 	$(BIN)/adserver torture --controls
 	$(BIN)/adserver torture --simulate 50000
 

@@ -17,13 +17,13 @@ from adserver.config_files import read_config
 from adserver.settings import Settings
 from adserver.torture.broken import VARIANTS
 from adserver.torture.ledger import Verdict
-from adserver.torture.manual import CONTROL_EVENTS, CONTROL_ROUNDS
+from adserver.torture.manual import CONTROL_EVENTS, CONTROL_ROUNDS, MOST_GROWN_MB
 from adserver.torture.rounds import Done, Round, play
 from adserver.torture.simulator import MUTANTS, worlds
 from adserver.torture.stores import CannotTorture, describe_server, find_server
 
 MUTANT_SEEDS = 100
-"""The rarest mutant shows itself in about one world of four."""
+"""The rarest mutant shows itself in about one world of twelve."""
 SERVERS = ("embedded", "redis-server", "cluster:redis-server", "cluster:embedded")
 
 T = TypeVar("T")
@@ -278,6 +278,8 @@ def _words(done: Done) -> str:
 def _explain(done: Done) -> None:
     verdict = done.verdict
     _tell(f"  lost {verdict.lost}, double {verdict.double}, differs {verdict.differs}, never counted {verdict.waiting}")
+    if verdict.grown > MOST_GROWN_MB << 20:
+        _tell(f"  a worker grew by {verdict.grown / 2**20:.1f} MB without the store, and may by {MOST_GROWN_MB}")
     for what, n in verdict.unexpected.items():
         _tell(f"  {n} times {what}")
     for what in verdict.missing:

@@ -11,6 +11,7 @@ from adserver.events import TOKEN_BIT, Event, Type, unpack
 from adserver.store import open_store, partition
 from adserver.tally import field_of
 from adserver.torture.driver import Notes
+from adserver.torture.manual import MOST_GROWN_MB
 from adserver.torture.service import Lost, read_all
 
 
@@ -35,11 +36,9 @@ class Verdict(Struct, frozen=True):
 
     def exact(self) -> bool:
         wrong = self.lost or self.double or self.differs or self.waiting or self.unexpected
-        return not wrong and self.grown <= MOST_GROWN
+        return not wrong and self.grown <= MOST_GROWN_MB << 20
 
 
-MOST_GROWN = 24 << 20
-"""Bytes a worker may grow by while the store is away."""
 _ANSWERED_ANYWAY = (Type.SERVED, Type.CLICK)
 """A reader gets the snippet, or the page behind an ad, also when no journal takes the event."""
 _COUNT = re.compile(rb"[1-9]:[0-9]+:")

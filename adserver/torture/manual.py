@@ -5,6 +5,10 @@ from typing import Any
 
 from adserver.torture.broken import VARIANTS
 
+MOST_GROWN_MB = 24
+"""How much a worker may grow while the store is away, in mebibytes. Over its first 80,000 events it grows by some 15
+with the store and without, for its heap settles; after that by less than 1 in 30,000. Holding 100,000 waiting events
+would take more: one costs 200 bytes and up as Python objects."""
 CONTROL_EVENTS = 5_000
 CONTROL_ROUNDS = 8
 """A broken service may get through a round by luck; nearly all are caught in the first."""
@@ -33,7 +37,8 @@ Meanwhile one thing after the other goes wrong:
 Afterwards acknowledged events, journals and store are added up, by day, ad and type, and must agree:
 acknowledged <= count <= acknowledged + unanswered, every token event exactly once, and the store to the last count
 what the journals hold. Snippets are acknowledged at level A1: they survive kill -9, and those of the last 50 ms may
-go with the power; what went that way is in the column "A1" and not in "lost".
+go with the power; what went that way is in the column "A1" and not in "lost". Where `outage` is all that goes wrong,
+no worker may grow by more than {MOST_GROWN_MB} MB while the store is away.
 
 Exit code 0: all rounds were exact (or every broken service was caught). 1: they were not.
 """
@@ -42,9 +47,13 @@ EPILOG = f"""Services broken on purpose, for --broken:
 {chr(10).join(f"  {name:27} {variant.about}" for name, variant in VARIANTS.items())}
 
 examples:
-  adserver torture                              20 rounds of 50,000 events, on both servers
+  adserver torture                              20 rounds of 50,000 events, on both servers and a cluster of each
   adserver torture --rounds 3 --events 10000    a short one
   adserver torture --faults kill,power --server redis-server --seed 7
+  adserver torture --server cluster:redis-server
+                                                three primaries with a replica each; killed ones are taken over
+  adserver torture --faults outage --events 100000
+                                                the store is away for most of it; workers' memory is watched
   adserver torture --controls                   every broken service must be caught
   adserver torture --simulate 5000              the protocol alone, in 5,000 made-up worlds
 """

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adserver.store import Store, open_store, partition
+from adserver.store import LATE, Store, open_store, partition
 from adserver.tally import Batch
 from adserver.torture.model import StoreModel
+from adserver.torture.simulator import World
 from tests.edges.servers import Server
 
 DAY = 20_000
@@ -83,3 +84,50 @@ def test_what_is_undone_was_never_there(server: Server) -> None:
 async def _with(server: Server, body: Callable[[Store], Awaitable[None]]) -> None:
     async with open_store(server.url) as store:
         await body(store)
+
+
+def test_the_model_seals_and_opens_late_partitions_as_the_scripts_do(server: Server) -> None:
+    """
+    Sealed only with every cursor at its end, nothing counted in a late partition before it is open, and then from its
+    cursors, counts and tokens on.
+    """
+    server.clean()
+    model = StoreModel()
+    first, second = PRODUCERS
+    batch = Batch(DAY, 0, 3, 2, {PLAIN[0]: 2, ONCE[0]: 0}, {CHUNKS[0]: [(3, ONCE[0])]})
+    late = Batch(DAY, 3, 5, 3, {PLAIN[0]: 1, ONCE[0]: 0}, {CHUNKS[0]: [(3, ONCE[0]), (4, ONCE[0])]})
+    fields: dict[str | bytes, str | bytes] = {f"@{first.hex()}": "3", CHUNKS[0]: bytes([1 << 3]) + bytes(31)}
+
+    async def compare(store: Store) -> None:
+        assert await store.apply(first, batch) == model.apply(first, batch)
+        for ends in ({first.hex(): 4}, {first.hex(): 3, second.hex(): 1}, {first.hex(): 3}):
+            assert await store.seal(DAY, ends, "seal") == model.seal(DAY, ends)
+        assert await store.apply(first, late) == model.apply(first, late)
+        assert await store.apply(first, late, LATE) == model.apply(first, late, LATE)
+        assert await store.open_late(DAY, fields, "mark")
+        assert [model.fill(DAY, "mark", step, some) for step, some in (("first", fields), ("open", {}))] == [
+            "filled",
+            "filled",
+        ]
+        assert not await store.open_late(DAY, fields, "other") or model.fill(DAY, "other", "first", fields) == "open"
+        assert await store.apply(first, late, LATE) == model.apply(first, late, LATE)
+        assert await store.counts(DAY, LATE) == model.partition(DAY, LATE).counts == {PLAIN[0]: 1, ONCE[0]: 1}
+        snapshot, modelled = await store.snapshot(DAY, LATE), model.snapshot(DAY, LATE)
+        assert snapshot
+        assert (snapshot.producers, snapshot.bits) == (modelled.producers, modelled.bits)
+
+    asyncio.run(_with(server, compare))
+
+
+def test_days_close_in_simulated_worlds() -> None:
+    """
+    Among a hundred worlds some close a day, count what comes late, and let journals go; none of it is in vain.
+    """
+    closed = late = deleted = 0
+    for seed in range(100):
+        world = World(seed)
+        world.run()
+        closed += len(world.book.days())
+        late += sum(part == LATE and bool(one.counts) for (_, part), one in world.primary.days.items())
+        deleted += any(disk.deleted for disk in world.disks.values())
+    assert (closed > 10, late > 10, deleted > 0) == (True, True, True)
