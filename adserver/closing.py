@@ -77,6 +77,7 @@ class Closer:
         self._rules = rules
         self._contents: dict[bytes, Contents] = {}
         self._late_at: dict[int, float] = {}
+        self._late_since: dict[tuple[int, str, int], float] = {}
         self._alike: dict[int, tuple[bool, str | None]] = {}
         self._looked = False
         self._told: set[str] = set()
@@ -315,7 +316,7 @@ class Closer:
             adopted = self._shipper.adopted(source)
             if source.producer not in contents:
                 continue
-            archived = await asyncio.to_thread(self._archived, source, held, set(listed))
+            archived = await asyncio.to_thread(self._archived, source, held, set(listed), now)
             last_ones = 1 if adopted else 2  # a live journal still writes to its last, and may sync the one before
             going = 0
             for segment in held[: max(0, len(held) - last_ones)]:
@@ -339,15 +340,22 @@ class Closer:
         gone = not held or not held[-1].ends or may_go(held[-1], archived, now, self._rules)
         return read >= source.last() and gone and not set_aside(source.reader.directory)
 
-    def _archived(self, source: Source, held: list[Held], listed: set[int]) -> dict[int, int]:
-        """Per closed day, the last of *source*'s records that the archive holds, late ones included."""
+    def _archived(self, source: Source, held: list[Held], listed: set[int], now: float) -> dict[int, int]:
+        """Per closed day, the last of *source*'s records that the archive holds for good, late ones included.
+
+        The late partition stays open, and a store that loses its last hours has it as it was before: what only a page
+        of late events holds must be there to be shipped again for as long as any journal is kept.
+        """
         name = source.producer.hex()
         found: dict[int, int] = {}
         for day in {day for one in held for day in one.ends} & listed:
             page = self._book.read(day)
             found[day] = page.producers.get(name, 0) if page else 0
             if found[day] < ends_of(held)[day] and (late := self._book.late(day)):
-                found[day] = max(found[day], late.producers.get(name, 0))
+                cursor = late.producers.get(name, 0)
+                since = self._late_since.setdefault((day, name, cursor), now)
+                if now - since >= self._rules.keep_journal_s:
+                    found[day] = max(found[day], cursor)
         return found
 
     def _say(self, sentence: str) -> None:

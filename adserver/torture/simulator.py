@@ -601,8 +601,8 @@ class World:
     def delete(self) -> None:
         """Every journal loses its segments of three records that the days' pages hold; the last one stays.
 
-        Not those that only a page of what came late holds: deleted at once, they are missing where a stale replica
-        then takes over, which knows the late partition as it was before. docs/counting.md says so.
+        Not those that only a page of what came late holds: they stay for two days more, and a world does not last so
+        long.
         """
         if not self.workers:
             return

@@ -27,7 +27,7 @@ from adserver.reader import Contents, Reader
 from adserver.retention import Producer, Rules, closes_at, may_go, parse_producers
 from adserver.segments import HEADER, RECORD
 from adserver.ship import Shipper
-from adserver.store import LATE, PRODUCERS, Store, open_store, partition
+from adserver.store import CLOSING, LATE, PRODUCERS, Store, open_store, partition
 from tests.edges.servers import Server
 from tests.edges.test_ship import ask, counts, eventually
 
@@ -225,7 +225,7 @@ from adserver.days import Days
 from adserver.journal import create_journal
 from adserver.retention import Rules
 from adserver.ship import Shipper
-from adserver.store import Store, open_store
+from adserver.store import CLOSING, Store, open_store
 root, url, now, step = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 owner, name, when = step.split(".")
@@ -501,7 +501,8 @@ def test_nothing_is_deleted_for_a_day_the_archive_does_not_hold(root: Path, serv
 
 def test_late_records_are_kept_until_they_are_archived(root: Path, server: Server) -> None:
     """
-    A closed day's journal that holds more than the day's page stays, until the page of late ones holds it.
+    A closed day's journal that holds more than the day's page stays until the page of late ones has held it for two
+    days, so that a store which loses its last hours is told of it again.
     """
     write(root, DAY, issuer=b"first")
     close(root, server)
@@ -514,6 +515,12 @@ def test_late_records_are_kept_until_they_are_archived(root: Path, server: Serve
         assert late_one.exists()
         await one.closer.archive_late(one.store, DAY)
         await one.closer.delete(one.store, contents, AT + 100 * HOUR)
+        await one.closer.delete(one.store, contents, AT + 148 * HOUR - 1)
+        assert late_one.exists()
+        await one.store.forget_day(DAY)
+        await one.closer.close_days(one.store, AT + 148 * HOUR)
+        await eventually_async(lambda: async_late(one), {IMPRESSION: 20})
+        await one.closer.delete(one.store, contents, AT + 148 * HOUR)
         assert not late_one.exists()
 
     run(root, server, body)
@@ -637,6 +644,7 @@ def test_each_machine_has_an_archive_of_its_own(root: Path, server: Server, tmp_
     async def copies(one: Working) -> None:
         await one.counted()
         await one.round(CLOSES + HOUR)
+        await eventually_async(lambda: one.store.ask("HEXISTS", CLOSING, f"late:{DAY}"), 1)  # its tokens are asked for
         assert await async_late(one) == {}
         assert one.book.bits(DAY) is None
 
