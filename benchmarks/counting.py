@@ -106,7 +106,7 @@ class Side:
 
     def _commands(self) -> Counter[str]:
         """How often the store has run each command, within scripts or not."""
-        with redis.Redis(unix_socket_path=str(self.service.data / "valkey" / "valkey.sock")) as client:
+        with redis.Redis(unix_socket_path=str(Settings(data_dir=str(self.service.data)).store_socket)) as client:
             found = client.info("commandstats")
         return Counter({name.removeprefix("cmdstat_"): int(stats["calls"]) for name, stats in found.items()})
 

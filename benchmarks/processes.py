@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,12 +120,12 @@ def running_service(data: Path, *, workers: int = 1, module: str = "adserver", u
 
 
 class StoreServer:
-    """A store of our own on a unix socket in *directory*, with its append-only file synced every second."""
+    """A store of our own on the unix socket *path*, with its append-only file in *directory* synced every second."""
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, directory: Path, path: Path) -> None:
         self.kind = kind
         self.directory = directory
-        self.socket = directory / "s"
+        self.socket = path
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir()
@@ -173,11 +174,12 @@ def find_redis() -> str | None:
 @contextmanager
 def store_server(kind: str, directory: Path) -> Iterator[StoreServer]:
     """A store, not started yet; killed with the body."""
-    server = StoreServer(kind, directory)
-    try:
-        yield server
-    finally:
-        server.kill()
+    with tempfile.TemporaryDirectory(prefix="ads-") as short:  # a socket's path has room for 107 bytes
+        server = StoreServer(kind, directory, Path(short) / "store")
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @contextmanager
