@@ -5,6 +5,7 @@ It is looked at beside the requests, so that a disk that hangs holds up no probe
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,9 @@ LAG_S = 60.0
 
 class Counting(Protocol):
     """As much of a shipper as is watched here."""
+
+    @property
+    def days_set_aside(self) -> Mapping[int, str]: ...
 
     def waiting(self) -> int: ...
 
@@ -61,6 +65,7 @@ class Condition:
         metrics.LAG_SECONDS.set(self.seen.lag_s)
         if self._shipper:
             metrics.WAITING.set(self._shipper.waiting())
+            metrics.DAYS_SET_ASIDE.set(len(self._shipper.days_set_aside))
         if self.seen.free is not None:
             metrics.DISK_FREE.set(self.seen.free)
 
@@ -90,6 +95,8 @@ class Condition:
                 f"records of {_many(len(seen.set_aside), 'journal')} are not counted and wait for a person: "
                 f"{_many(damaged, 'segment')} damaged, {len(paths) - damaged} too old; see adserver journal salvage"
             )
+        if self._shipper and (days := self._shipper.days_set_aside):
+            found.append(f"{_many(len(days), 'day')} not counted for now, events wait: {'; '.join(days.values())}")
         if seen.lag_s > LAG_S:
             found.append(f"counting lags: the oldest event that this worker has yet to count is {seen.lag_s:.0f} s old")
         return found

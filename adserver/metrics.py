@@ -83,6 +83,12 @@ JOURNALS_SET_ASIDE = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+DAYS_SET_ASIDE = Gauge(
+    "adserver_days_set_aside",
+    "Days whose events wait because the store or the archive has them in a way that must not be touched.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 DISK_FREE = Gauge(
     "adserver_journal_disk_free_bytes",
     "Free room on the journals' volume.",

@@ -135,6 +135,11 @@ class Shipper:
         """Synced events the store has not counted yet."""
         return sum(source.last() - source.position for source in self.sources)
 
+    @property
+    def days_set_aside(self) -> Mapping[int, str]:
+        """The days that are not counted as the store has them, and why."""
+        return self._quarantine
+
     def lag_s(self, now: float) -> float:
         """Seconds since the oldest event still waiting was accepted. Not in the event loop; raises OSError."""
         waiting = [source for source in self.sources if source.last() > source.position]

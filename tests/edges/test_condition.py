@@ -17,8 +17,9 @@ JOURNAL, OTHER = "00112233445566aa", "00112233445566bb"
 class Shipper:
     """Counts nothing, and says how far behind it is."""
 
-    def __init__(self, lag_s: float = 0.0) -> None:
+    def __init__(self, lag_s: float = 0.0, days: dict[int, str] | None = None) -> None:
         self.lag = lag_s
+        self.days_set_aside = days or {}
 
     def waiting(self) -> int:
         return 7
@@ -93,6 +94,21 @@ def test_counting_that_lags_is_told_in_seconds(root: Path, monkeypatch: pytest.M
     """
     have_free(monkeypatch, LOW_BYTES)
     assert ["75 s" in said for said in looked(root, Shipper(75.0)).words()] == [True]
+
+
+def test_days_that_are_not_counted_are_told_with_the_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    How many, and what the store or the archive said.
+    """
+    have_free(monkeypatch, LOW_BYTES)
+
+    (said,) = looked(root, Shipper(days={20514: "a foreign value stands there"})).words()
+
+    assert said.startswith("1 day not counted")
+    assert said.endswith("a foreign value stands there")
+    assert value(metrics.DAYS_SET_ASIDE) == 1
+    assert looked(root, Shipper()).words() == []
+    assert value(metrics.DAYS_SET_ASIDE) == 0
 
 
 def test_what_cannot_be_looked_at_keeps_nobody_from_serving(tmp_path: Path) -> None:
