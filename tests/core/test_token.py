@@ -3,6 +3,7 @@
 import ast
 import base64
 import inspect
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -267,6 +268,26 @@ def test_after_the_last_serial_a_new_issuer_begins() -> None:
     assert (last.issuer, last.serial) == (ISSUER, 2**32 - 1)
     assert first.issuer != ISSUER
     assert (first.serial, one.issuer, one.next_serial) == (0, first.issuer, 1)
+
+
+def test_issuers_that_come_after_differ_by_those_they_come_after() -> None:
+    """
+    Two workers that use up their serials do not meet at one next issuer, where their tokens would be alike.
+    """
+    after = []
+    for issuer in (ISSUER, ISSUER[::-1]):
+        one = Mint(KEYS, issuer)
+        one.next_serial = 2**32 - 1
+        one.token(AD, DAY, NOON, 7)
+        after.append(verify(KEYS, one.token(AD, DAY, NOON, 7)).issuer)
+    assert len({*after, ISSUER, ISSUER[::-1]}) == 4
+
+
+def test_a_fingerprint_is_16_hex_digits() -> None:
+    """
+    What the services leave of themselves in the store is read back by this form alone.
+    """
+    assert re.fullmatch(r"[0-9a-f]{16}", KEYS.fingerprint())
 
 
 def test_a_page_gets_one_serial_after_the_other() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from adserver import events, segments
-from adserver.adoption import adopt_dead
+from adserver.adoption import adopt_dead, delete_journal, delete_leftovers, delete_segment
 from adserver.journal import Journal
 from adserver.reader import Reader
-from adserver.segments import HEADER, RECORD
+from adserver.salvage import set_aside
+from adserver.segments import HEADER, RECORD, header_of
 from tests.edges.journals import (
     AD,
     ROOT,
@@ -128,6 +129,8 @@ def test_valid_records_behind_a_damaged_one_are_kept_for_a_person(
     one = adopt_only(root)
     one.close()
 
+    assert not (directory / f"{17:020}.seg").exists(), "it would be set aside again by each adopter"
+
     if place == "record":
         assert one.last == 11
         assert (directory / f"{9:020}.corrupt").read_bytes() == damaged
@@ -137,6 +140,91 @@ def test_valid_records_behind_a_damaged_one_are_kept_for_a_person(
     kept = [entry.read_bytes() for entry in directory.iterdir()]
     assert bytes(damaged) in kept
     assert last in kept
+
+
+@pytest.mark.parametrize("behind", [8_193, 16_385, 16_386, 20_000])
+def test_valid_records_far_behind_the_damage_are_found(root: Path, behind: int) -> None:
+    """
+    However many records are gone: as long as one valid one lies behind them, the segment is kept for a person.
+    """
+    directory = write(root, 20_000, HEADER + 20_000 * RECORD)
+    path = directory / f"{1:020}.seg"
+    data = path.read_bytes()
+    gone, end = HEADER + 2 * RECORD, HEADER + (behind - 1) * RECORD
+    damaged = data[:gone] + bytes(end - gone) + data[end : end + RECORD]
+    path.write_bytes(damaged)
+
+    one = adopt_only(root)
+    one.close()
+
+    assert (one.last, one.corrupt) == (2, 1)
+    assert path.with_suffix(".corrupt").read_bytes() == damaged
+
+
+def test_adoption_cuts_what_another_segment_supersedes_and_keeps_none_of_it_for_a_person(root: Path) -> None:
+    """
+    Records that were stored again elsewhere are neither damaged nor missing: they are cut off, silently.
+    """
+    directory = write(root, 6)
+    data = (directory / f"{1:020}.seg").read_bytes()
+    again = header_of(4, bytes.fromhex(directory.name)) + data[HEADER + 3 * RECORD :]
+    (directory / f"{4:020}.seg").write_bytes(again)
+
+    one = adopt_only(root)
+    one.close()
+
+    assert (one.last, one.corrupt, set_aside(directory)) == (6, 0, [])
+    assert (directory / f"{1:020}.seg").stat().st_size == HEADER + 3 * RECORD
+    assert serials(read_all(directory)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_segments_of_long_ago_are_set_aside_from_the_oldest_on(root: Path) -> None:
+    """
+    A segment counts as old as its newest record; the first that is young enough ends it, and an empty one is not old.
+    """
+    directory = write(root, 20)
+    at = Reader(directory).newest(1)
+    assert at == Reader(directory).newest(17) == 1_772_000_000.0
+    (directory / f"{21:020}.seg").write_bytes(header_of(21, bytes.fromhex(directory.name)))
+    assert Reader(directory).newest(21) == 0.0
+
+    for too_old, aside in ((at, 0), (at + 1, 3)):
+        (one,), _ = adopt_dead(root, set(), too_old)
+        one.close()
+        assert one.quarantined == len(set_aside(directory)) == aside
+
+
+def test_a_hole_met_while_shipping_cuts_there_once(root: Path) -> None:
+    """
+    Where the next record is damaged the rest is set aside; where it is valid, or there is none, nothing happens.
+    """
+    directory = write(root, 24)
+    path = directory / f"{1:020}.seg"
+    data = bytearray(path.read_bytes())
+    data[HEADER + 3 * RECORD] ^= 1
+    path.write_bytes(data)
+    one = adopt_only(root)
+
+    assert [one.cut_at_hole(position) for position in (2, 24)] == [False, False]
+    assert (one.last, one.corrupt) == (24, 0)
+    assert one.cut_at_hole(3)
+    assert (one.last, one.corrupt) == (3, 3)
+    assert not one.cut_at_hole(3)
+    one.close()
+
+
+def test_a_deleted_journal_is_gone_whole(root: Path) -> None:
+    """
+    Nobody sees half of it, and what an interrupted deletion left is swept up with no other journal touched.
+    """
+    gone, left, kept = write(root, 3), write(root, 3), write(root, 3)
+    delete_journal(gone)
+    left.rename(left.with_name(f"{left.name}.gone"))
+    delete_leftovers(root)
+    assert [path.name for path in root.iterdir()] == [kept.name]
+    delete_segment(kept, 1)
+    delete_segment(kept, 1)
+    assert not list(kept.glob("*.seg"))
 
 
 def test_a_record_of_another_journal_is_refused(root: Path) -> None:

@@ -3,13 +3,14 @@
 import errno
 import fcntl
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from adserver import journal
-from adserver.disk import check_root, holding
+from adserver.disk import check_root, holding, list_closed, read_closed, volume
 from adserver.errors import JournalUnavailable
 from adserver.journal import Journal, create_journal
 from adserver.reader import Reader
@@ -86,6 +87,35 @@ def test_the_lock_of_a_data_directory_is_held_once(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with holding(tmp_path / "lock") as third:
         assert third
+
+
+def test_the_list_of_closed_days_only_grows(root: Path) -> None:
+    """
+    Each day with its page's digest; a line that is damaged names no day, and none is told of twice.
+    """
+    assert read_closed(root) == {}
+    list_closed(root, {20514: "aa", 20513: "bb"})
+    with (root / "closed").open("ab") as file:
+        file.write(b"20515\nx20516 cc\n20517 dd ee\n\xff\n")
+    list_closed(root, {20518: "ff"})
+    assert read_closed(root) == {20513: "bb", 20514: "aa", 20518: "ff"}
+    assert (root / "closed").read_text() == "20513 bb\n20514 aa\n20518 ff\n"
+    before = (root / "closed").stat().st_ino
+    list_closed(root, {20513: "bb"})
+    assert (root / "closed").stat().st_ino == before
+    assert [path.name for path in root.iterdir()] == ["closed"]
+
+
+def test_a_volume_keeps_the_name_it_got_first(root: Path) -> None:
+    """
+    16 hex digits made up once; a file that power has emptied is no name.
+    """
+    name = volume(root)
+    assert re.fullmatch(r"[0-9a-f]{16}", name)
+    assert volume(root) == name
+    assert (root / "volume").stat().st_mode & 0o777 == 0o600
+    (root / "volume").write_text("")
+    assert volume(root) == "unknown"
 
 
 # A full disk
