@@ -225,7 +225,7 @@ from adserver.days import Days
 from adserver.journal import create_journal
 from adserver.retention import Rules
 from adserver.ship import Shipper
-from adserver.store import CLOSING, Store, open_store
+from adserver.store import Store, open_store
 root, url, now, step = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 owner, name, when = step.split(".")
