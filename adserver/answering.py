@@ -125,6 +125,10 @@ class Answering:
         """Seconds the wall clock has jumped since this worker began; 0 while it goes like the steady one."""
         self._renew()
 
+    def write_to(self, journal: Ledger) -> None:
+        """The worker goes on in another journal: see `turnover`."""
+        self._journal = journal
+
     def _renew(self) -> None:
         self._edition = Edition(self._live.current, self._public_url)
         self._days = Days(self._live.current.document.site.time_zone)

@@ -36,7 +36,7 @@ from adserver.forwarded import Forwarded
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce
 from adserver.invalid import Judge
-from adserver.journal import Journal, NoJournal, create_journal
+from adserver.journal import Journal, create_journal
 from adserver.methodology import Methodology
 from adserver.metrics import Meter
 from adserver.neighbours import beat
@@ -50,6 +50,7 @@ from adserver.site import Site
 from adserver.store import open_store
 from adserver.token import Mint
 from adserver.tracking import ROUTES, Tracking
+from adserver.turnover import InUse
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ class Worker:
             metrics.HTTP_REFUSED.labels(reason)
         metrics.RESPONSES.labels("other", "304")  # what only files are answered with
         keys = read_keys(settings)
-        progress = metrics.Progress()
-        journal = _open_journal(settings, progress)
+        in_use = InUse(settings.journals)
+        journal = in_use.journal
         book = open_book(settings.archive_url, settings.data)
         shipper: Shipper | None = None
         if isinstance(journal, Journal):
@@ -112,11 +113,8 @@ class Worker:
         )
         site = Site(settings, live, articles)
         pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed)))
-        self._delivery, self._articles, self._tracking = (
-            delivery,
-            articles,
-            Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct),
-        )
+        tracking = Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct)
+        self._delivery, self._articles, self._tracking = delivery, articles, tracking
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(_watch_clock, answering, live),
@@ -130,21 +128,23 @@ class Worker:
         if shipper and confirmer and isinstance(journal, Journal):
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
             closer = Closer(shipper, settings.journals, settings.store_url, book, zone, settings.rules)
-            loops += [shipper.run, confirmer.run, closer.run, partial(_watch_journal, journal, progress)]
+            loops += [shipper.run, confirmer.run, closer.run, in_use.watch]
+            in_use.handed_to(
+                answering.write_to, tracking.write_to, health.write_to, shipper.write_to, confirmer.write_to
+            )
+            shipper.turn_over = in_use.turn_over
         else:
             loops.append(partial(_leave_when_writable, settings))
         try:
             async with running(*loops, grace_s=settings.grace_s):
                 at_once = AtOnce(self._get_at_once, self._post_at_once, self._get_soon)
                 yield {} if settings.access_log else {AT_ONCE: at_once}
-                if isinstance(journal, Journal):
-                    await journal.drain()
+                await in_use.drain()
         finally:
             self._meter.flush()
-            if isinstance(journal, Journal):
-                await journal.close()
+            await in_use.close()
             if shipper:
-                log.info("stopped: %r, %d events left to count", journal, shipper.waiting())
+                log.info("stopped: %r, %d events left to count", in_use.journal, shipper.waiting())
                 shipper.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -263,29 +263,6 @@ def _seen_path() -> Path | None:
     """Shared by the workers of one service, gone with it: beside the metrics' files."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(directory) / "seen" if directory else None
-
-
-def _open_journal(settings: Settings, progress: metrics.Progress) -> Journal | NoJournal:
-    try:
-        journal = create_journal(settings.journals)
-    except JournalUnavailable as error:
-        log.error("events are not counted, ads are served all the same: %s", error)
-        return NoJournal(str(error))
-
-    def tell(seconds: float) -> None:
-        """Before the shipper hears of the sync: whoever reads the metrics sees written >= synced >= shipped."""
-        metrics.SYNC_SECONDS.observe(seconds)
-        progress.tell(journal.written, journal.synced)
-
-    journal.on_sync = tell
-    return journal
-
-
-async def _watch_journal(journal: Journal, progress: metrics.Progress, stopping: asyncio.Event) -> None:
-    """Tell how much is written also while no sync succeeds."""
-    while not stopping.is_set():
-        await wait_for_any(0.25, stopping)
-        progress.tell(journal.written, journal.synced)
 
 
 async def _watch_invariants(settings: Settings, live: LiveCatalog, stopping: asyncio.Event) -> None:

@@ -9,6 +9,7 @@ import logging
 
 from adserver.background import wait_for_any
 from adserver.errors import StoreRefused, StoreUnavailable
+from adserver.journal import Journal
 from adserver.ship import Shipper
 from adserver.store import Store, Unconfirmed, open_store
 
@@ -29,6 +30,10 @@ class Confirmer:
 
     def __repr__(self) -> str:
         return f"<Confirmer, {len(self._waiting)} wait>"
+
+    def write_to(self, _: Journal) -> None:
+        """The worker goes on in another journal (see `turnover`): who waits for a number of the old waits in vain."""
+        self._give_up(list(self._waiting), "this worker goes on in a new journal")
 
     async def confirmed(self, day: int, number: int, within_s: float) -> bool:
         """Whether record *number*, of *day*, is counted and on a replica's disk; False as soon as it will not be."""

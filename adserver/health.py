@@ -42,6 +42,10 @@ class Health(Struct):
     jump_s: Callable[[], float]
     condition: Condition
 
+    def write_to(self, journal: Ledger) -> None:
+        """The worker goes on in another journal: see `turnover`."""
+        self.journal = journal
+
     async def healthz(self, _: Request) -> Response:
         """Alive: the event loop turns."""
         return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})

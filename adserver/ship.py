@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,8 @@ FLUSH_S = 0.1
 ADOPT_S = 1.0
 REREAD_S = 5.0
 RELEASE_S = 60.0
+FAR_BEHIND = 20_000
+"""So many events of its own, a second's work at most, a worker counts before its live ones; more, and it turns over."""
 MOST_RECORDS = 3000
 MOST_NAMES = 1000
 MOST_TOKEN_EVENTS = 500
@@ -112,7 +114,7 @@ class Shipper:
         self._root = root
         self._url = url
         self._adopted: list[Adopted] = []
-        self.own = Source(Reader(journal.directory), lambda: journal.synced, journal.names)
+        self.own = _live(journal)
         self.sources = [self.own]
         self.trouble: str | None = "the store has not been reached yet"
         self.warnings: tuple[str, ...] = ()
@@ -126,6 +128,8 @@ class Shipper:
         self._registered: set[bytes] = set()
         self.hurry = asyncio.Event()
         """Set by who waits for the next event to be counted: it is not let gather then."""
+        self.turn_over: Callable[[], Awaitable[None]] | None = None
+        """Has the worker go on in another journal; called when the store is back and the one in use is far behind."""
         journal.on_synced = self._wake.set
 
     def __repr__(self) -> str:
@@ -186,6 +190,8 @@ class Shipper:
                 reread_at = monotonic() + REREAD_S
                 if self.trouble:
                     log.info("the store counts")
+                    if self.turn_over and self.own.last() - self.own.position > FAR_BEHIND and not last_round:
+                        await self.turn_over()
                 self.trouble = None
                 metrics.STORE_UP.set(1)
                 metrics.INVARIANTS.labels("counted-written").set(0)
@@ -204,6 +210,15 @@ class Shipper:
                 await self._sign_off(store)
                 return
             await self._rest(stopping)
+
+    def write_to(self, journal: Journal) -> None:
+        """The worker goes on in *journal* (see `turnover`); the one before is let go, for whoever adopts it."""
+        self._journal.on_synced = lambda: None
+        journal.on_synced = self._wake.set
+        self.sources.remove(self.own)
+        self._registered.discard(self.own.producer)
+        self._journal, self.own, self._booted = journal, _live(journal), time.time()
+        self.sources.insert(0, self.own)
 
     async def _ship_own(self, store: Store) -> None:
         """What was synced when the turn began. What comes meanwhile gathers: else batches would become ever smaller."""
@@ -446,6 +461,10 @@ class Shipper:
     def close(self) -> None:
         for one in self._adopted:
             one.close()
+
+
+def _live(journal: Journal) -> Source:
+    return Source(Reader(journal.directory), lambda: journal.synced, journal.names)
 
 
 def encode_producer(facts: Producer) -> str:

@@ -9,6 +9,7 @@ seconds it gets 503 and may be sent again, with the same token it cannot count t
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -69,11 +70,22 @@ ROUTES: Mapping[str, Route] = {
 }
 
 
+class Record(NamedTuple):
+    """A record's journal, and its number there."""
+
+    journal: Ledger
+    number: int
+
+    @property
+    def synced(self) -> bool:
+        return self.journal.synced >= self.number
+
+
 class Taken(Struct, frozen=True):
-    """The event gets its usual answer. *ignored* says why it is not in the figures; *number* is its record's."""
+    """The event gets its usual answer. *ignored* says why it is in no figure; *record* is what was stored of it."""
 
     ignored: str | None = None
-    number: int | None = None
+    record: "Record | None" = None
 
 
 class NotSafe(Struct, frozen=True):
@@ -106,7 +118,7 @@ class Tracking:
         self._judge = judge
         self._confirmer = confirmer
         self._direct = direct
-        self._syncing: dict[tuple[bytes, int, Type], int] = {}
+        self._syncing: dict[tuple[bytes, int, Type], Record] = {}
         self._counting: set[asyncio.Task[None]] = set()  # so that none is collected before it ends
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
@@ -119,6 +131,10 @@ class Tracking:
             for reason in range(1, len(INVALID))
             if reason != SUSPECT
         }
+
+    def write_to(self, journal: Ledger) -> None:
+        """The worker goes on in another journal: see `turnover`."""
+        self._journal = journal
 
     def at_once(self, target: bytes, headers: Headers, client: Client, tell: Callable[[int, bytes], None]) -> bool:
         """Take a plain GET of an impression beacon; *tell* gets its answer, ready for the wire, when it is on disk.
@@ -166,8 +182,8 @@ class Tracking:
                 await self._responses.problem(send, route.name, 503, _NOT_SAFE, [_RETRY])
                 return
             ignored = outcome.ignored
-            if outcome.number is not None and self._live.current.level_3:
-                said += await self._level(token, route.type, outcome.number, began)
+            if outcome.record is not None and self._live.current.level_3:
+                said += await self._level(token, route.type, outcome.record, began)
         if ignored:
             said.append((b"adserver-ignored", ignored.encode()))
         if route.type is Type.CLICK:
@@ -207,14 +223,14 @@ class Tracking:
     ) -> None:
         """Count an event whose token is good, once; *tell* hears what became of it when that is certain."""
         key = (token.issuer, token.serial, type_)
-        number = self._syncing.get(key)
-        if number is not None or self._seen.has(*key):
+        record = self._syncing.get(key)
+        if record is not None or self._seen.has(*key):
             self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
             repeated = Taken(metrics.DUPLICATE)
-            if number is None:
+            if record is None:
                 tell(repeated)
             else:
-                self._when_safe(number, type_, lambda safe: tell(repeated if safe else NotSafe()))
+                self._when_safe(record, type_, lambda safe: tell(repeated if safe else NotSafe()))
             return
         judge = self._judge.click if type_ is Type.CLICK else self._judge.beacon
         reason = judge(headers, client, time.monotonic())
@@ -256,50 +272,55 @@ class Tracking:
             else:
                 tell(NotSafe())
 
-    def _taken(self, token: Token, type_: Type, reason: int, number: int | None) -> Taken:
+    def _taken(self, token: Token, type_: Type, reason: int, record: Record | None) -> Taken:
         """The event is safe: remember it, and say where it is counted."""
         self._seen.add(token.issuer, token.serial, type_)
         if reason and reason != SUSPECT:
             self._meter.add(self._invalid[type_, reason])
-            return Taken(INVALID[reason], number)
+            return Taken(INVALID[reason], record)
         if reason:
             self._meter.add(self._suspect[type_])
         self._meter.add(self._events[type_])
-        return Taken(None, number)
+        return Taken(None, record)
 
-    def _store(self, token: Token, type_: Type, reason: int) -> int:
+    def _store(self, token: Token, type_: Type, reason: int) -> Record:
         zone = self._live.current.document.site.time_zone
         if zone != self._days.zone:
             self._days = Days(zone)
         ad = self._live.find(token.ad)
+        journal = self._journal
         if ad is not None:
-            self._journal.name(ad.key, ad.name)
+            journal.name(ad.key, ad.name)
         hour = self._days.hour_of(token.day, token.issued)
-        return self._journal.append(type_, reason, token.day, hour, token.issuer, token.serial, token.ad, time.time())
+        now = time.time()
+        return Record(
+            journal, journal.append(type_, reason, token.day, hour, token.issuer, token.serial, token.ad, now)
+        )
 
-    def _when_safe(self, number: int, type_: Type, tell: Callable[[bool], None]) -> None:
+    def _when_safe(self, record: Record, type_: Type, tell: Callable[[bool], None]) -> None:
         """Tell when the record is on disk, or False when a beacon must be sent again. A click goes on all the same."""
-        if self._journal.synced >= number:
+        if record.synced:
             tell(True)  # noqa: FBT003
         elif type_ is not Type.CLICK:
-            self._journal.when_synced(tell)
+            record.journal.when_synced(tell)
         else:
-            self._journal.when_synced(lambda safe: tell(self._note_degraded(safe, type_)), CLICK_WAIT_S)
+            record.journal.when_synced(lambda safe: tell(self._note_degraded(safe, type_)), CLICK_WAIT_S)
 
     def _note_degraded(self, safe: bool, type_: Type) -> bool:  # noqa: FBT001
         if not safe:
             self._meter.add(self._degraded[type_])
         return True
 
-    async def _level(self, token: Token, type_: Type, number: int, began: float) -> Headers:
+    async def _level(self, token: Token, type_: Type, record: Record, began: float) -> Headers:
         """Wait for level 3 where the advertiser asks for it; the header that says which level was reached."""
         ad = self._live.find(token.ad)
         if self._confirmer is None or ad is None or ad.creative.advertiser not in self._live.current.level_3:
             return []
-        if self._journal.synced < number:  # a click that went on all the same
+        if not record.synced:  # a click that went on all the same
             return [(b"x-count-level", b"1")]
         left_s = began + (CLICK_WAIT_S if type_ is Type.CLICK else PATIENCE_S) - time.monotonic()
-        if left_s > 0 and await self._confirmer.confirmed(token.day, number, left_s):
+        in_use = record.journal is self._journal
+        if in_use and left_s > 0 and await self._confirmer.confirmed(token.day, record.number, left_s):
             return [(b"x-count-level", b"3")]
         self._meter.add(self._degraded[type_])
         return [(b"x-count-level", b"2")]

@@ -22,6 +22,8 @@ from adserver.torture.control import BROKEN, SIDE, Control
 
 SEGMENT_BYTES = 128 * 1024
 """Small segments, so that a round fills many."""
+FAR_BEHIND = 300
+"""Far less than in earnest, so that workers turn over to new journals most times that the store was away."""
 
 
 class Disk:
@@ -153,6 +155,8 @@ def _note_uncounted(disk: Disk) -> None:
 
 def install(side: Path) -> None:
     """Take this process's disk and clock in hand."""
+    from adserver import ship
+
     control = Control(side)
     disk = Disk(side, Path(os.environ["ADSERVER_DATA_DIR"]) / "journal", control)
     os.fsync = disk.wrap(os.fsync)  # type: ignore[assignment]
@@ -162,6 +166,7 @@ def install(side: Path) -> None:
     time.time = lambda: real() + control.read()[0]
     time.time_ns = lambda: real_ns() + int(control.read()[0] * 1e9)
     _note_uncounted(disk)
+    ship.FAR_BEHIND = FAR_BEHIND
     if name := os.environ.get(BROKEN):
         from adserver.torture.broken import VARIANTS
 
