@@ -194,6 +194,34 @@ def test_segments_of_long_ago_are_set_aside_from_the_oldest_on(root: Path) -> No
         assert one.quarantined == len(set_aside(directory)) == aside
 
 
+def test_the_two_newest_segments_are_stored_anew_and_no_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A full one may not have been synced yet when its writer died; those before it were.
+    """
+    directory = write(root, 32)
+    real, stored = os.pwrite, set[int]()
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        stored.add(os.fstat(fd).st_ino)
+        return real(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    adopt_only(root).close()
+    assert stored == {(directory / f"{first:020}.seg").stat().st_ino for first in (17, 25)}
+
+
+def test_a_known_journal_hides_none_behind_it(root: Path) -> None:
+    """
+    The others are adopted, wherever they stand in the directory.
+    """
+    directories = sorted(write(root, 1) for _ in range(3))
+    adopted, refused = adopt_dead(root, {bytes.fromhex(directories[0].name), bytes.fromhex(directories[1].name)})
+    assert [one.producer.hex() for one in adopted] == [directories[2].name]
+    assert refused == []
+    for one in adopted:
+        one.close()
+
+
 def test_a_hole_met_while_shipping_cuts_there_once(root: Path) -> None:
     """
     Where the next record is damaged the rest is set aside; where it is valid, or there is none, nothing happens.

@@ -5,6 +5,7 @@ system here fails on demand.
 """
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from adserver import journal
+from adserver.disk import write_all
 from adserver.errors import JournalUnavailable
 from adserver.journal import Journal, create_journal
 from adserver.reader import Reader
@@ -388,3 +390,48 @@ def test_a_sync_that_the_kernel_fails_is_ridden_out(root: Path, tmp_path: Path) 
     assert one.last == int(child.stdout.split()[-1]) == sum(n % 12 for n in range(200))
     assert serials(read_all(one.reader.directory)) == list(range(1, one.last + 1))
     one.close()
+
+
+def test_what_an_ad_key_stands_for_is_synced_with_the_records(root: Path, disk: Disk) -> None:
+    """
+    A name is on the disk no later than a record that needs it; a sync without a new name leaves the file alone.
+    """
+
+    async def body(made: Journal) -> None:
+        names = (made.directory / "names").stat().st_ino
+        synced = list[bool]()
+        for name in ("889990/a/b", None, "889990/c/d"):
+            disk.calls.clear()
+            if name:
+                made.name(name.encode()[-7:], name)
+            put(made)
+            await made.wait_synced()
+            synced.append(names in [os.fstat(fd).st_ino for fd in disk.calls])
+        assert synced == [True, False, True]
+
+    with_journal(root, body)
+
+
+def test_a_name_that_does_not_fit_takes_no_other_with_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Half a line on a full disk is taken back to where the names ended, however many there are; then it fits.
+    """
+    real = write_all
+
+    def half(fd: int, data: bytes) -> None:
+        real(fd, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def body(made: Journal) -> None:
+        made.name(b"1" * 7, "889990/a/b")
+        made.name(b"2" * 7, "889990/a/longer")
+        monkeypatch.setattr(journal, "write_all", half)
+        with pytest.raises(JournalUnavailable, match="No space"):
+            made.name(b"3" * 7, "889990/a/c")
+        assert b"3" * 7 not in made.names
+        monkeypatch.setattr(journal, "write_all", real)
+        made.name(b"3" * 7, "889990/a/c")
+        assert made.names[b"3" * 7] == "889990/a/c"
+
+    directory = with_journal(root, body)
+    assert list(Reader(directory).names().values()) == ["889990/a/b", "889990/a/longer", "889990/a/c"]
