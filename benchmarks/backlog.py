@@ -182,7 +182,7 @@ def rows_outage(found: Drained) -> list[Row | Bound]:
     return [
         Bound("requests answered 5xx or not at all", f"{found.away_s:,.0f} s without a store", 0, 0),
         _drained(found),
-        Bound(_LONGEST, "behind its own worker's backlog", found.most_lag_s, None),
+        Bound(_LONGEST, "beside what its own worker missed", found.most_lag_s, 1),
         *_memory(found),
     ]
 
