@@ -160,6 +160,11 @@ class Answering:
         self._latest = now
         return now
 
+    def clock_holds(self) -> bool:
+        """Whether the wall clock can be believed now: only then may anything be closed or deleted by it."""
+        self.check_clock(time.time())
+        return not self.jump_s
+
     def _note_jump(self, now: float) -> None:
         """Hold the day: whether the old or the new time is right, only a person can tell."""
         jump_s = now - _steady() - self._ahead

@@ -67,6 +67,7 @@ class Worker:
         self._delivery: Delivery | None = None
         self._articles: Articles | None = None
         self._tracking: Tracking | None = None
+        self._detour_told = float("-inf")
         self._forwarded = Forwarded(settings.trusted_proxies.split())
         self._pages = Starlette(
             lifespan=self._lifespan, exception_handlers={HTTPException: _http_problem, Exception: _failed}
@@ -128,6 +129,7 @@ class Worker:
         if shipper and confirmer and isinstance(journal, Journal):
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
             closer = Closer(shipper, settings.journals, settings.store_url, book, zone, settings.rules)
+            closer.clock_holds = shipper.clock_holds = answering.clock_holds
             loops += [shipper.run, confirmer.run, closer.run, in_use.watch]
             in_use.handed_to(
                 answering.write_to, tracking.write_to, health.write_to, shipper.write_to, confirmer.write_to
@@ -172,12 +174,14 @@ class Worker:
         try:
             return self._delivery.at_once(target) if self._delivery else None
         except Exception:
+            self._note_detour()
             return None
 
     def _post_at_once(self, headers: Headers, body: bytes) -> tuple[int, bytes] | None:
         try:
             return self._articles.at_once(headers, body) if self._articles else None
         except Exception:
+            self._note_detour()
             return None
 
     def _get_soon(self, target: bytes, headers: Headers, client: Client, tell: Callable[[int, bytes], None]) -> bool:
@@ -187,7 +191,14 @@ class Worker:
                 target, headers, self._forwarded.client(client, headers), tell
             )
         except Exception:
+            self._note_detour()
             return False
+
+    def _note_detour(self) -> None:
+        """Log the first failure of a minute: the long way may succeed, and nobody would hear of it."""
+        if time.monotonic() >= self._detour_told + 60:
+            self._detour_told = time.monotonic()
+            log.exception("a request could not be answered at once; it is asked again the long way")
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starlette's routes; those of ops only at their own port, and only they there, if there is one."""

@@ -158,7 +158,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
             return True
         before, soon = self.cycle, Soon(self)
         self.cycle = soon  # type: ignore[assignment]  # it has all that is asked of one
-        if not at_once.soon(target, self.headers, self.client, soon.tell):
+        if not at_once.soon(target, self.headers, self.client, soon.tell) and not soon.response_complete:
             self.cycle = before
             soon.disconnected = True  # whatever is told to it now, another answers
             return False

@@ -25,11 +25,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from adserver import events
-from adserver.disk import check_root, sync_directory, take_lock, write_all
+from adserver.disk import check_root, sync_directory, take_lock, write_all, write_synced
 from adserver.errors import JournalUnavailable
 from adserver.segments import CRC, HEADER, RECORD, SEGMENT_BYTES, Segment
 
@@ -72,7 +73,7 @@ class Journal:
         self._moving = False
         self._moved_at = float("-inf")
         self._closing = False
-        self._unsynced_names = False
+        self._unsynced_names = self._doubtful_names = False
         self._unsynced_directory = False
         self._waiting: list[tuple[int, float, Callable[[bool], None]]] = []
         self._alarm: asyncio.TimerHandle | None = None
@@ -145,7 +146,7 @@ class Journal:
         """Note once which ad *key* stands for, so that the journal can be read without any catalog."""
         if key in self.names:
             return
-        line = f"{key.hex()} {name}\n".encode()
+        line = _line(key, name)
         try:
             write_all(self._names, line)
         except OSError as error:
@@ -309,7 +310,7 @@ class Journal:
             self._syncing = False
             if error := done.exception():
                 log.error("%s: sync failed (%s); storing its unsynced records again", self.directory, error)
-                self._unsynced_names |= names
+                self._doubtful_names |= names
                 self._moving = True
                 if time.monotonic() < self._moved_at + _RETRY_S:
                     self._fail(f"one sync after the other fails: {error}")
@@ -345,13 +346,28 @@ class Journal:
         if self._closing:
             return
         size = self._segment_bytes + (self.written - self.synced) * RECORD
-        self._in_thread(lambda: self._make_spare(size), self._finish_move)
+        names = list(self.names.items()) if self._doubtful_names else None
 
-    def _finish_move(self, done: "asyncio.Future[Segment]") -> None:
+        def move() -> Segment:
+            if names is not None:
+                write_synced(self.directory / "names", b"".join(_line(key, name) for key, name in names))
+            return self._make_spare(size)
+
+        self._in_thread(move, lambda done: self._finish_move(done, None if names is None else len(names)))
+
+    def _finish_move(self, done: "asyncio.Future[Segment]", names: int | None) -> None:
+        """Go on in the new segment; and behind so many *names*, which the failed sync may have lost, written anew."""
         if error := done.exception():
             self._fail(f"a sync failed and no new segment can be made: {error}")
             return
         fresh, old = done.result(), [*self._full, self._segment]
+        try:
+            if names is not None:
+                self._reopen_names(names)
+        except OSError as again:
+            fresh.discard()
+            self._fail(f"a sync failed and names cannot be written: {again}")
+            return
         if self._closing or fresh.room <= self.written - self.synced:  # more was appended meanwhile than there is room
             fresh.discard()
             self._move_unsynced()
@@ -374,6 +390,18 @@ class Journal:
         self._moved_at = time.monotonic()
         self.failure = None
         self._sync()
+
+    def _reopen_names(self, written: int) -> None:
+        """Leave the file whose sync failed for the one that holds the first so many names. Raises OSError."""
+        fd = os.open(self.directory / "names", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            write_all(fd, b"".join(_line(key, name) for key, name in islice(self.names.items(), written, None)))
+            self._names_size = os.fstat(fd).st_size
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(self._names)
+        self._names, self._doubtful_names, self._unsynced_names = fd, False, True
 
     def _close(self, segment: Segment, used: int) -> None:
         try:
@@ -402,6 +430,10 @@ class Journal:
             self._spare.discard()
         os.close(self._names)
         os.close(self._lock)
+
+
+def _line(key: bytes, name: str) -> bytes:
+    return f"{key.hex()} {name}\n".encode()
 
 
 class NoJournal:

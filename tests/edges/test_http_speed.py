@@ -51,6 +51,9 @@ class AtOnce(FastHttpProtocol):
         client: tuple[str, int] | None,
         tell: Callable[[int, bytes], None],
     ) -> bool:
+        if target == b"/told":  # and then something fails
+            tell(200, b"content-length: 4\r\n\r\ntold")
+            return False
         if target != b"/soon":
             return False
         assert (b"host", b"a") in headers
@@ -303,3 +306,14 @@ def test_an_answer_that_is_waited_for_ends_a_connection_that_broke_the_rules_mea
         assert b"\r\nconnection: close\r\n" in answer.lower()
         assert answer.endswith(b"soon")
         assert client.recv(1) == b""
+
+
+def test_what_was_told_is_not_answered_again(peer: Peer) -> None:
+    """
+    A function that gives an answer and fails behind it has answered: the next answer belongs to the next request.
+    """
+    with peer.connect() as client:
+        client.sendall(SOON.replace(b"/soon", b"/told") + ASK)
+        assert one_answer(client).endswith(b"told")
+        assert body(one_answer(client)) == b"once"
+    assert peer.app.paths == []

@@ -176,6 +176,39 @@ def test_records_of_a_failed_sync_are_stored_again(root: Path, disk: Disk) -> No
     assert serials(read_all(with_journal(root, body))) == list(range(1, 36))
 
 
+def test_names_of_a_failed_sync_are_written_again(root: Path, disk: Disk) -> None:
+    """
+    What a failed sync may have lost of the names stands in a new file, with those noted meanwhile and afterwards.
+    """
+    names = {bytes([n] * 7): f"ad {n}" for n in range(6)}
+    keys = list(names)
+
+    async def body(made: Journal) -> None:
+        def note(key: bytes) -> None:
+            made.name(key, names[key])
+            put(made)
+
+        note(keys[0])
+        await made.wait_synced()
+        before = (made.directory / "names").stat().st_ino
+        note(keys[1])
+        disk.failures = 1
+        disk.gate.clear()
+        waiting = made.wait_synced()
+        await settled(lambda: disk.running)
+        note(keys[2])
+        disk.gate.set()
+        await asyncio.wait_for(waiting, 5)
+        note(keys[3])
+        await made.wait_synced()
+        assert (made.directory / "names").stat().st_ino != before
+        assert Reader(made.directory).names() == {key: names[key] for key in keys[:4]}
+        note(keys[4])
+        note(keys[5])
+
+    assert Reader(with_journal(root, body)).names() == names
+
+
 def test_the_very_first_sync_may_fail(root: Path, disk: Disk) -> None:
     """
     When nothing of a segment was synced yet, the new one takes its very name.

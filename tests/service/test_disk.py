@@ -136,3 +136,32 @@ def _settled_rows(service: Service) -> list[dict[str, object]] | None:
         return None
     rows: list[dict[str, object]] = answer.json()["rows"]
     return rows
+
+
+def test_a_disk_that_can_only_be_read(tmp_path: Path) -> None:
+    """
+    The journals' disk is read-only when the service starts: ads come, beacons are sent back, and nothing is said to be
+    counted. Once it can be written a worker with a journal takes over, and counts.
+    """
+    with running_server("valkey") as store:
+        service = Service(tmp_path / "s", workers=1, environ={"ADSERVER_REDIS_URL": store.url})
+        journals = tmp_path / "s" / "data" / "journal"
+        journals.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", journals], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,ro", journals], check=True)
+            service.start("failing")
+            assert "takes no records" in " ".join(service.http.get("/readyz").json()["reasons"])
+            token = service.token()
+            assert service.http.get(f"/i/{token}").status_code == 503
+            assert service.metric("adserver_served_uncounted_total") >= 1
+            [before] = service.workers()
+            subprocess.run(["mount", "-o", "remount,rw", journals], check=True)
+            eventually(lambda: service.workers() not in ([], [before]), 30, "a worker with a journal")
+            eventually(lambda: service.http.get("/readyz").json()["status"] != "failing", 30, "a journal")
+            assert service.http.get(f"/i/{token}").status_code == 200
+            counts = eventually(service.settled, 30, "counting")
+            assert counts["impressions"] == 1
+        finally:
+            service.kill()
+            subprocess.run(["umount", journals], check=True)
