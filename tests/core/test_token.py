@@ -2,8 +2,10 @@
 
 import ast
 import base64
+import hashlib
 import inspect
 import re
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -281,6 +283,21 @@ def test_issuers_that_come_after_differ_by_those_they_come_after() -> None:
         one.token(AD, DAY, NOON, 7)
         after.append(verify(KEYS, one.token(AD, DAY, NOON, 7)).issuer)
     assert len({*after, ISSUER, ISSUER[::-1]}) == 4
+
+
+def test_a_token_that_is_out_there_still_counts_after_an_upgrade() -> None:
+    """
+    Two versions make the same token of the same facts: the one below was written down once, and computed apart from
+    this module. With another spelling, day key or fingerprint a roll-out would refuse the tokens of the hour before.
+    """
+    written_down = b"AQciUHC8wgFhYmNkZUYAAABicmVhZC0x1zh0SLRfB39LOWpN"
+    said = Token(7, DAY, 29_539_440, ISSUER, 70, AD)
+    assert mint(said) == written_down
+    assert verify(KEYS, written_down) == said
+    day_key = hashlib.blake2s(struct.pack("<H", DAY), key=OLD, person=b"adtokday").digest()
+    body = base64.urlsafe_b64decode(written_down)[:24]
+    assert base64.urlsafe_b64decode(written_down)[24:] == hashlib.blake2s(body, key=day_key, digest_size=12).digest()
+    assert KEYS.fingerprint() == "a5e27edbd25d3d09"
 
 
 def test_a_fingerprint_is_16_hex_digits() -> None:
