@@ -281,7 +281,12 @@ def test_no_journal_takes_nothing_and_says_why() -> None:
             none.append(Type.SERVED, 0, 1, 1, b"abcde", 0, AD, 1.0)
         with pytest.raises(JournalUnavailable, match="read-only"):
             none.name(b"1234567", "a/b/c")
-        assert none.wait_synced().done()
+        with pytest.raises(JournalUnavailable, match="read-only"):
+            none.append_served(1, 1, b"abcde", 0, [AD], 1.0)
+        assert none.wait_synced().result() is True  # there is nothing that could still be lost
+        told = list[bool]()
+        none.when_synced(told.append)
+        assert told == [True]
         assert str(none.failure) in repr(none)
         assert len(none.issuer) == 5
 

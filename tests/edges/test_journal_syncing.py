@@ -22,6 +22,7 @@ from adserver.errors import JournalUnavailable
 from adserver.journal import Journal, create_journal
 from adserver.reader import Reader
 from tests.edges.journals import (
+    AD,
     ROOT,
     SMALL,
     Disk,
@@ -67,6 +68,48 @@ def test_a_record_nobody_waits_for_is_synced_soon(root: Path) -> None:
         await asyncio.wait_for(rang.wait(), 5)
         assert made.synced == 1
         assert len(heard) == 1
+
+    with_journal(root, body)
+
+
+def test_a_page_nobody_waits_for_is_synced_soon(root: Path) -> None:
+    """
+    What a page served is synced and counted though no beacon of it ever comes.
+    """
+
+    async def body(made: Journal) -> None:
+        rang = asyncio.Event()
+        made.on_synced = rang.set
+        made.append_served(400, 9, b"issue", 0, [AD, AD], 1_772_000_000.0)
+        await asyncio.wait_for(rang.wait(), 5)
+        assert made.synced == 2
+
+    with_journal(root, body)
+
+
+def test_one_who_cannot_be_told_keeps_nobody_else_waiting(
+    root: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A callback that raises is named in the log; those before and after it are told, and the next sync comes.
+    """
+
+    def broken(safe: bool) -> None:
+        raise RuntimeError("its connection is gone")
+
+    async def body(made: Journal) -> None:
+        told = list[bool]()
+        disk.gate.clear()
+        put(made)
+        for tell in (told.append, broken, told.append):
+            made.when_synced(tell, 30)
+        disk.gate.set()
+        await settled(lambda: len(told) == 2)
+        assert told == [True, True]
+        assert f"{made.directory}: one who waited for record 1 could not be told" in caplog.text
+        assert "its connection is gone" in caplog.text
+        put(made)
+        assert await asyncio.wait_for(made.wait_synced(), 5)
 
     with_journal(root, body)
 
