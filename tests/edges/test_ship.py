@@ -1,6 +1,7 @@
 """Shipping against real journals and real servers: whatever the store forgets or fails at, each event counts once."""
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from adserver.reader import Reader
 from adserver.segments import HEADER, RECORD
 from adserver.ship import Shipper
 from adserver.store import Store, open_store, partition
+from tests.edges.journals import with_journal
 from tests.edges.servers import Server
 from tests.records import field_of, stored
 
@@ -276,6 +278,56 @@ def test_live_events_do_not_wait_behind_a_dead_journal(
 
     shipping(root, server.url, body)
     assert counts(server) == {IMPRESSION: 1000, SERVED: 1}
+
+
+def test_a_dead_journal_is_counted_without_rests(root: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A worker that has nothing of its own to count goes through what a dead one left in one go.
+    """
+    monkeypatch.setattr(ship, "FLUSH_S", 0.0)
+    monkeypatch.setattr(ship, "MOST_RECORDS", 50)
+    dead_journal(root, 1000)
+
+    async def body(one: Shipping) -> None:
+        left: list[int] = []
+        real = one.shipper._rest
+
+        async def rest(stopping: asyncio.Event) -> None:
+            left.append(one.shipper.waiting())
+            await real(stopping)
+
+        monkeypatch.setattr(one.shipper, "_rest", rest)
+        await eventually(lambda: left)
+        assert left[0] == 0
+        assert len(one.shipper.sources) == 2
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 1000}
+
+
+def test_a_resting_shipper_wakes_for_what_is_synced(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    After a quiet time an event is counted when it is synced, and not when dead journals are looked for again.
+    """
+    monkeypatch.setattr(ship, "ADOPT_S", 3600)
+    rests: list[float] = []
+    real = ship.wait_for_any
+
+    async def watched(within_s: float, *events: asyncio.Event) -> None:
+        rests.append(within_s)
+        await real(within_s, *events)
+
+    monkeypatch.setattr(ship, "wait_for_any", watched)
+
+    async def body(one: Shipping) -> None:
+        await eventually(lambda: rests and rests[-1] == 3600)
+        put(one.journal, 1)
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 1}
 
 
 def test_a_dead_journal_does_not_wait_behind_live_events(
@@ -690,6 +742,73 @@ def test_refused_journals_are_told_once(root: Path, server: Server, caplog: pyte
     shipping(root, server.url, body)
     assert counts(server) == {IMPRESSION: 4}
     assert caplog.text.count("cannot be adopted") == 1
+
+
+def test_until_the_store_is_reached_it_is_not_said_to_count(root: Path, tmp_path: Path) -> None:
+    """
+    A worker that boots is not ready before its shipper has seen the store.
+    """
+
+    async def body(made: Journal) -> None:
+        assert Shipper(made, root, f"unix://{tmp_path}/none.sock").trouble == "the store has not been reached yet"
+
+    with_journal(root, body)
+
+
+def test_the_lag_is_the_age_of_the_oldest_event_that_waits(root: Path, tmp_path: Path) -> None:
+    """
+    Over all journals, of what is synced and not counted; none for a clock that was set back, and none at rest.
+    """
+    dead_journal(root, 3)
+    began = 1_772_000_000.0
+
+    async def body(made: Journal) -> None:
+        shipper = Shipper(made, root, f"unix://{tmp_path}/none.sock")
+        assert shipper.lag_s(began + 300) == 0
+        for after in (100, 200):
+            made.append(Type.IMPRESSION, 0, DAY, 14, made.issuer, after, AD, began + after)
+        await made.wait_synced()
+        assert shipper.lag_s(began + 300) == 200
+        shipper.own.position = 1
+        assert shipper.lag_s(began + 300) == 100
+        assert shipper.lag_s(began) == 0
+        await shipper._adopt()
+        assert shipper.lag_s(began + 300) == 300
+        shipper.close()
+
+    with_journal(root, body)
+
+
+def test_a_journal_that_cannot_be_read_holds_up_no_other(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A disk that fails at one record is told of once; other journals are counted, and this one when it can be read.
+    """
+    dead_journal(root, 5)
+
+    async def body(one: Shipping) -> None:
+        failing = True
+        real = one.shipper.own.read
+
+        def read() -> events.Block:
+            if failing:
+                raise OSError(errno.EIO, "Input/output error")
+            return real()
+
+        monkeypatch.setattr(one.shipper.own, "read", read)
+        put(one.journal, 100)
+        try:
+            await one.journal.wait_synced()
+            await eventually(lambda: "record 1 cannot be read" in caplog.text)
+            await shows(server, {IMPRESSION: 5})
+        finally:
+            failing = False
+        await one.counted()
+
+    shipping(root, server.url, body)
+    assert counts(server) == {IMPRESSION: 6}
+    assert caplog.text.count("cannot be read") == 1
 
 
 def test_a_refused_server_is_left_alone(root: Path, own_server: Server) -> None:
