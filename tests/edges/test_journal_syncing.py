@@ -160,9 +160,9 @@ def test_who_waits_is_told_in_time_that_the_disk_was_not(root: Path, disk: Disk)
     with_journal(root, body)
 
 
-def test_a_caller_that_gave_up_disturbs_nobody(root: Path, disk: Disk) -> None:
+def test_a_caller_that_gave_up_disturbs_nobody(root: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     """
-    A future that its caller cancelled is skipped, and the others resolve.
+    A future that its caller cancelled is skipped, which is no error, and the others resolve.
     """
 
     async def body(made: Journal) -> None:
@@ -175,6 +175,7 @@ def test_a_caller_that_gave_up_disturbs_nobody(root: Path, disk: Disk) -> None:
         assert await asyncio.wait_for(patient, 5)
 
     with_journal(root, body)
+    assert "could not be told" not in caplog.text
 
 
 def test_closing_tells_those_who_still_wait(root: Path, disk: Disk) -> None:

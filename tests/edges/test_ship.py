@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from adserver import events, journal, salvage, segments, ship
+from adserver.background import wait_for_any
 from adserver.errors import JournalUnavailable, StoreUnavailable
 from adserver.events import TOKEN_BIT, Event, Type
 from adserver.journal import Journal, create_journal
@@ -313,11 +314,10 @@ def test_a_resting_shipper_wakes_for_what_is_synced(
     """
     monkeypatch.setattr(ship, "ADOPT_S", 3600)
     rests: list[float] = []
-    real = ship.wait_for_any
 
     async def watched(within_s: float, *events: asyncio.Event) -> None:
         rests.append(within_s)
-        await real(within_s, *events)
+        await wait_for_any(within_s, *events)
 
     monkeypatch.setattr(ship, "wait_for_any", watched)
 
