@@ -73,3 +73,4 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     yield disk
     for fd in disk.failed.values():
         os.close(fd)
+    assert not disk.again, "a descriptor whose sync failed was synced again"

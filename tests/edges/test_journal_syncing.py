@@ -338,12 +338,15 @@ def test_a_disk_that_goes_on_failing_is_tried_again(root: Path, disk: Disk, monk
         waiting = made.wait_synced()
         await settled(lambda: made.failure)
         assert not waiting.done()
+        put(made)
+        impatient = made.wait_synced()  # what failed is not synced for it either
         await asyncio.wait_for(waiting, 5)
+        assert await asyncio.wait_for(impatient, 5)
         assert made.failure is None
         assert disk.failures == 0
-        assert made.synced == 1
+        assert made.synced == 2
 
-    assert serials(read_all(with_journal(root, body))) == [1]
+    assert serials(read_all(with_journal(root, body))) == [1, 2]
 
 
 def test_a_close_while_the_disk_hangs_ends_cleanly(root: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from adserver import events, journal, salvage, segments, ship
+from adserver import events, journal, metrics, salvage, segments, ship
 from adserver.background import wait_for_any
 from adserver.errors import JournalUnavailable, StoreUnavailable
 from adserver.events import TOKEN_BIT, Event, Type
@@ -187,9 +187,11 @@ def test_an_outage_delays_counts_and_loses_none(root: Path, own_server: Server) 
         await one.journal.wait_synced()
         await eventually(lambda: one.shipper.trouble)
         assert "cannot be reached" in (one.shipper.trouble or "")
+        assert metrics.REGISTRY.get_sample_value("adserver_store_up") == 0
         assert one.shipper.waiting() > 0
         await asyncio.to_thread(own_server.start)
         await one.counted()
+        assert metrics.REGISTRY.get_sample_value("adserver_store_up") == 1
 
     shipping(root, own_server.url, body)
     assert counts(own_server) == {IMPRESSION: 499}
