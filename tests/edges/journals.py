@@ -45,14 +45,20 @@ def read_all(directory: Path, last: int | None = None) -> list[tuple[int, bytes]
 
 
 def with_journal(root: Path, body: Callable[[Journal], Awaitable[None]], segment_bytes: int = SMALL) -> Path:
-    """Run *body* with a journal under *root* that is closed afterwards; returns the journal's directory."""
+    """Run *body* with a journal under *root* that is closed afterwards; returns the journal's directory.
+
+    What the journal does in the loop's callbacks must not raise: the loop would only log it.
+    """
 
     async def main() -> Path:
+        raised: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
         made = create_journal(root, segment_bytes=segment_bytes)
         try:
             await body(made)
         finally:
             await made.close()
+        assert raised == []
         return made.directory
 
     return asyncio.run(main())
@@ -90,6 +96,7 @@ class Disk:
         self.gate.set()
         self.failures = 0
         self.calls: list[int] = []
+        self.inodes: list[int] = []
         self.running = 0
         self.most = 0
         self.failed: dict[int, int] = {}  # inodes, kept from being used again by a descriptor of ours
@@ -101,6 +108,7 @@ class Disk:
         self.running += 1
         self.most = max(self.most, self.running)
         self.calls.append(fd)
+        self.inodes.append(os.fstat(fd).st_ino)
         try:
             assert self.gate.wait(10)
             if os.fstat(fd).st_ino in self.failed:
