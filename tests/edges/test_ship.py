@@ -514,6 +514,9 @@ def test_a_cursor_beyond_our_own_last_record_stops_shipping(root: Path, server: 
     Somebody else writes under our name: say so, count nothing more, keep journalling.
     """
 
+    def alarm() -> float | None:
+        return metrics.REGISTRY.get_sample_value("adserver_invariant_violations", {"invariant": "counted-written"})
+
     async def body(one: Shipping) -> None:
         if when == "after":
             put(one.journal, 1)
@@ -522,9 +525,11 @@ def test_a_cursor_beyond_our_own_last_record_stops_shipping(root: Path, server: 
         put(one.journal, 2)
         await one.journal.wait_synced()
         await eventually(lambda: "somebody else" in (one.shipper.trouble or ""))
+        assert alarm() == 1
         assert one.journal.failure is None
         ask(server, "HSET", partition(DAY), f"@{one.journal.producer.hex()}", 0 if when == "before" else 1)
         await one.counted()
+        assert alarm() == 0
 
     shipping(root, server.url, body)
     assert counts(server) == {IMPRESSION: 1 if when == "before" else 2}
@@ -753,6 +758,27 @@ def test_until_the_store_is_reached_it_is_not_said_to_count(root: Path, tmp_path
 
     async def body(made: Journal) -> None:
         assert Shipper(made, root, f"unix://{tmp_path}/none.sock").trouble == "the store has not been reached yet"
+
+    with_journal(root, body)
+
+
+def test_after_a_turn_over_it_is_the_new_journal_that_wakes(root: Path, tmp_path: Path) -> None:
+    """
+    What is synced in the journal that is in use is counted at once; the one before is no source any more.
+    """
+
+    async def body(old: Journal) -> None:
+        shipper = Shipper(old, root, f"unix://{tmp_path}/none.sock")
+        new = create_journal(root, segment_bytes=HEADER + 64 * RECORD)
+        shipper.write_to(new)
+        assert [source.producer for source in shipper.sources] == [new.producer]
+        for made in (new, old):
+            shipper._wake.clear()
+            put(made, 1)
+            await made.wait_synced()
+            assert shipper._wake.is_set() == (made is new)
+        assert shipper.waiting() == 1
+        await new.close()
 
     with_journal(root, body)
 
