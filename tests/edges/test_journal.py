@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from adserver import events
+from adserver import events, journal
+from adserver.disk import take_lock
 from adserver.errors import JournalUnavailable
 from adserver.events import Type, unpack
 from adserver.journal import Journal, NoJournal, create_journal
@@ -268,6 +269,27 @@ def test_producers_are_new_at_each_boot(root: Path) -> None:
     directories = [write(root, 0) for _ in range(20)]
 
     assert len({path.name[:10] for path in directories}) == 20
+
+
+def test_a_directory_that_somebody_locked_first_is_left_to_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An adopter that takes a new directory for a dead one's keeps it, and the worker boots with another.
+    """
+    lost: list[Path] = []
+
+    def second_only(directory: Path) -> int | None:
+        if not lost:
+            lost.append(directory)
+            return None
+        return take_lock(directory)
+
+    monkeypatch.setattr(journal, "take_lock", second_only)
+
+    directory = write(root, 3)
+
+    assert lost[0] != directory
+    assert list(lost[0].iterdir()) == []
+    assert serials(read_all(directory)) == [1, 2, 3]
 
 
 def test_no_journal_takes_nothing_and_says_why() -> None:
