@@ -371,6 +371,35 @@ def test_a_disk_that_goes_on_failing_is_tried_again(root: Path, disk: Disk, monk
     assert serials(read_all(with_journal(root, body))) == [1, 2]
 
 
+def test_a_journal_without_room_says_so_until_there_is_some(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It tries again and again by itself, and does not say meanwhile that all is well.
+    """
+    monkeypatch.setattr(journal, "_RETRY_S", 0.01)
+
+    async def body(made: Journal) -> None:
+        said: list[str | None] = []
+        real = made._make_spare
+
+        def full(size: int) -> None:
+            said.append(made.failure)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(made, "_make_spare", full)
+        for _ in range(8):
+            put(made)
+        with pytest.raises(JournalUnavailable, match="No space"):
+            put(made)
+        await settled(lambda: len(said) > 4)
+        assert made.failure
+        assert all(said[1:])
+        monkeypatch.setattr(made, "_make_spare", real)
+        await settled(lambda: made.failure is None)
+        assert put(made) == 9
+
+    assert serials(read_all(with_journal(root, body))) == list(range(1, 10))
+
+
 def test_a_close_while_the_disk_hangs_ends_cleanly(root: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Records stored while a sync hangs are in the file when the journal is closed; nothing is left open.
