@@ -84,7 +84,7 @@ JOURNALS_SET_ASIDE = Gauge(
     registry=REGISTRY,
 )
 DAYS_SET_ASIDE = Gauge(
-    "adserver_days_set_aside",
+    "adserver_partitions_set_aside",
     "Days whose events wait because the store or the archive has them in a way that must not be touched.",
     multiprocess_mode="livemax",
     registry=REGISTRY,

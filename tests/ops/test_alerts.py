@@ -25,7 +25,7 @@ TROUBLE = {
     "AdserverJournalCorrupt": {"adserver_journal_corrupt_total": GROWING},
     "AdserverJournalQuarantined": {"adserver_journal_quarantined_total": GROWING},
     "AdserverJournalsSetAside": {"adserver_journals_set_aside": "1x90"},
-    "AdserverDaysSetAside": {"adserver_days_set_aside": "1x90"},
+    "AdserverDaysSetAside": {"adserver_partitions_set_aside": "1x90"},
     "AdserverDiskLow": {"adserver_journal_disk_free_bytes": "268435455x90"},
     "AdserverNothingSynced": {"adserver_journal_written_total": GROWING, "adserver_journal_synced_total": "0x90"},
     "AdserverWorkersDying": {"adserver_journals_adopted_total": GROWING},

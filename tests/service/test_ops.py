@@ -58,7 +58,7 @@ def test_every_series_is_there_from_the_start(service: Service) -> None:
     expected |= {
         "adserver_journal_synced_total",
         "adserver_journals_set_aside",
-        "adserver_days_set_aside",
+        "adserver_partitions_set_aside",
         "adserver_journal_disk_free_bytes",
     }
     assert expected <= set(series)
