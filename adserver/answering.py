@@ -38,7 +38,7 @@ def _steady() -> float:
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
-_UNFILLED = int(Type.UNFILLED)
+_SERVED, _UNFILLED = int(Type.SERVED), int(Type.UNFILLED)
 _EMAIL = Format.EMAIL
 _CLICK = 1 << TOKEN_BIT[Type.CLICK]
 _SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
@@ -187,13 +187,18 @@ class Answering:
         day, hour = self._locate(now)
         decisions = decide(edition.catalog, now, page, PageDraws(self._counters))
         form, ready = page.format.value, edition.ready
+        if len(decisions) == 1 and isinstance(alone := decisions[0], Filled):
+            return [(alone, self._serve_alone(ready(alone.ad, form, True), now, day, hour))]  # noqa: FBT003
         served: list[Ready] = []
         for decision in decisions:
             if isinstance(decision, Filled):
                 served.append(ready(decision.ad, form, not served))
-        snippets = iter(self._serve(served, now, day, hour))
+        snippets = self._serve(served, now, day, hour)
+        if len(snippets) == len(decisions):
+            return list(zip(decisions, snippets, strict=True))
+        left = iter(snippets)
         return [
-            (one, next(snippets) if isinstance(one, Filled) else self._leave_empty(edition, one, page, now, day, hour))
+            (one, next(left) if isinstance(one, Filled) else self._leave_empty(edition, one, page, now, day, hour))
             for one in decisions
         ]
 
@@ -205,6 +210,19 @@ class Answering:
     def note_unknown(self) -> None:
         """A number anybody can invent was asked for: counted under its reason alone."""
         self._meter.add(self._unfilled[NoFill.UNKNOWN_SLOT])
+
+    def _serve_alone(self, ready: Ready, now: float, day: int, hour: int) -> bytes:
+        """As `_serve` for one ad: most requests, and twice as quick."""
+        journal, mint, (key, allowed) = self._journal, self._mint, ready.ask
+        token = mint.token(key, day, now, allowed)
+        try:
+            if key not in journal.names:
+                journal.name(key, ready.name)
+            journal.append(_SERVED, 0, day, hour, mint.issuer, mint.next_serial - 1, key, now)
+        except JournalUnavailable as error:
+            self._note_uncounted(error)
+        self._meter.add(ready.filled)
+        return token.join(ready.snippet)
 
     def _serve(self, served: list[Ready], now: float, day: int, hour: int) -> list[bytes]:
         if not served:

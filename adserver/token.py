@@ -123,16 +123,25 @@ class Mint:
 
     def token(self, ad: bytes, day: int, now: float, allowed: int) -> bytes:
         """48 ASCII characters for one snippet; *ad* is 7 bytes."""
-        return self.tokens(((ad, allowed),), day, now)[2][0]
+        if day != self._day:
+            self._day, self._template = day, self._keys.mac(self._keys.signing, day)
+        if self.next_serial == _SERIALS:
+            self._begin_anew()
+        serial = self.next_serial
+        self.next_serial = serial + 1
+        body = _BODY.pack(self._keys.signing, allowed, day, int(now) // 60, self.issuer, serial, ad)
+        mac = self._template.copy()
+        mac.update(body)
+        return b2a_base64(body + mac.digest(), newline=False).translate(_URL_SAFE)
 
     def tokens(self, asks: Sequence[tuple[bytes, int]], day: int, now: float) -> tuple[bytes, int, list[bytes]]:
         """A token for each ad and what it is allowed: their issuer, the first one's serial, and they, with one serial
         after the other."""
         if day != self._day:
             self._day, self._template = day, self._keys.mac(self._keys.signing, day)
+        if self.next_serial + len(asks) > _SERIALS:
+            self._begin_anew()
         first = self.next_serial
-        if first + len(asks) > _SERIALS:
-            self.issuer, first = hashlib.blake2s(self.issuer, digest_size=5).digest(), 0
         self.next_serial = first + len(asks)
         key_id, issuer, template, minute = self._keys.signing, self.issuer, self._template, int(now) // 60
         tokens = []
@@ -142,6 +151,9 @@ class Mint:
             mac.update(body)
             tokens.append(b2a_base64(body + mac.digest(), newline=False).translate(_URL_SAFE))
         return issuer, first, tokens
+
+    def _begin_anew(self) -> None:
+        self.issuer, self.next_serial = hashlib.blake2s(self.issuer, digest_size=5).digest(), 0
 
 
 def verify(keys: Keys, text: bytes) -> Token:
