@@ -34,7 +34,7 @@ from adserver.direct import Direct
 from adserver.errors import JournalUnavailable, StoreRefused, StoreUnavailable
 from adserver.forwarded import Forwarded
 from adserver.health import Health
-from adserver.http_speed import AT_ONCE, AtOnce
+from adserver.http_speed import AT_ONCE, AtOnce, Outbox
 from adserver.invalid import Judge
 from adserver.journal import Journal, create_journal
 from adserver.methodology import Methodology
@@ -139,7 +139,7 @@ class Worker:
             loops.append(partial(_leave_when_writable, settings))
         try:
             async with running(*loops, grace_s=settings.grace_s):
-                at_once = AtOnce(self._get_at_once, self._post_at_once, self._get_soon)
+                at_once = AtOnce(self._get_at_once, self._post_at_once, self._get_soon, Outbox())
                 yield {} if settings.access_log else {AT_ONCE: at_once}
                 await in_use.drain()
         finally:

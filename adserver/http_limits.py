@@ -121,6 +121,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _special: dict[bytes, bytes] | None = None  # the fields in _SPECIAL of the request being read
     _withheld = 0  # bytes read since the parser last handed any on: a line or trailer without end
     _handed_on = False
+    _held_back = False  # the peer waits for 100 Continue
     _idle_since = 0.0
     _answering: RequestResponseCycle | None = None  # while others queue behind it
 
@@ -230,6 +231,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._stop_timer()
             self._withheld = 0
+            self._held_back = False
         cycle = self.cycle
         if self.scope is not None:
             cycle.more_body = False
@@ -358,7 +360,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if len(self.url) > MAX_TARGET_BYTES:
             self._refuse("target_too_long")
             return
-        if self._timer is None:
+        if self._awaits_100_continue() and not self._held_back:
+            self._held_back = True
+            self._stop_timer()
+            self._look_again()
+        elif self._timer is None:
             self._timer = self.loop.call_later(self.request_timeout_s, self._time_is_up)
         self._withheld = 0 if self._handed_on else self._withheld + read
         self._handed_on = False
@@ -372,17 +378,27 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._reading() == "nothing":
             on_refused("no_request")
             self._close()
-        elif self._waits_for_us():
+        elif self._awaits_100_continue() and self._held_back:
+            self._look_again()
+        elif self._held_back or self._waits_for_us():
+            self._held_back = False
             self._timer = self.loop.call_later(self.request_timeout_s, self._time_is_up)
         else:
             self._refuse("timeout")
+
+    def _look_again(self) -> None:
+        """The peer's time begins when it is told to go on, which uvicorn does without a word to us."""
+        self._timer = self.loop.call_later(self.request_timeout_s / 10, self._time_is_up)
+
+    def _awaits_100_continue(self) -> bool:
+        return self.cycle is not None and self.cycle.waiting_for_100_continue
 
     def _waits_for_us(self) -> bool:
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return False
         behind_another = self._reading() == "head" or bool(self.pipeline)
-        return behind_another or self.flow.read_paused or cycle.waiting_for_100_continue
+        return behind_another or self.flow.read_paused
 
     def _refuse(self, reason: str) -> None:
         on_refused(reason)

@@ -6,7 +6,8 @@ other goes uvicorn's way; paths in `eager` start without a task, when all that h
 they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, no query, the
 connection stays) that one of the application's `AT_ONCE` functions knows is answered by it, at once or a moment later,
 and the application sees no request; the same goes for a POST to a path in `collecting` whose body arrives whole with
-its head. Everything else is plain ASGI.
+its head. These answers leave together, when all that had arrived is read: writing each at once wakes the peer each
+time, and costs a third of the requests a second. Everything else is plain ASGI.
 """
 
 from collections.abc import Callable, Container, Coroutine, Generator
@@ -22,17 +23,35 @@ AT_ONCE = "adserver.at_once"
 """Where the application leaves its functions in the lifespan state."""
 
 
+class Outbox:
+    """The connections whose answers leave in a moment."""
+
+    def __init__(self) -> None:
+        self._waiting: list[FastHttpProtocol] = []
+
+    def add(self, protocol: "FastHttpProtocol") -> None:
+        if not self._waiting:
+            protocol.loop.call_soon(self._flush)
+        self._waiting.append(protocol)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for protocol in waiting:
+            protocol.send_unsent()
+
+
 class AtOnce(NamedTuple):
     """Each gives an answer's status and all that follows the date in it, or None where the request must go the long
     way: *get* by the target of a plain GET, *post* by the headers and the body of a POST.
 
     *soon* takes a plain GET by its target, headers and client, and tells its answer later, once; it is False where it
-    does not.
+    does not. *outbox* holds the answers of an event loop until they leave.
     """
 
     get: Callable[[bytes], tuple[int, bytes] | None]
     post: Callable[[list[tuple[bytes, bytes]], bytes], tuple[int, bytes] | None]
     soon: Callable[[bytes, list[tuple[bytes, bytes]], tuple[str, int] | None, Callable[[int, bytes], None]], bool]
+    outbox: Outbox
 
 
 _STAYS = b"keep-alive"
@@ -142,9 +161,11 @@ class FastHttpProtocol(LimitedHttpProtocol):
         super().__init__(*args, **kwargs)
         self.app_state = dict(self.app_state)  # each request copies it into its scope
         self._at_once: AtOnce | None = self.app_state.pop(AT_ONCE, None)
+        self._outbox = self._at_once.outbox if self._at_once else Outbox()
 
     _held: tuple[RequestResponseCycle, Any] | None = None
     _parts: list[bytes] | None = None  # of a body that is collected
+    _unsent = b""
 
     def _answers(self, target: bytes) -> bool:
         at_once = self._at_once
@@ -166,8 +187,40 @@ class FastHttpProtocol(LimitedHttpProtocol):
         return True
 
     def say(self, status: int, rest: bytes) -> None:
-        """Write an answer; *rest* is all that follows the date in it."""
-        self.transport.write(b"%b%b%b" % (STATUS_LINE[status], _lines(self.server_state), rest))
+        """Give an answer, which leaves in a moment; *rest* is all that follows the date in it."""
+        answer = b"%b%b%b" % (STATUS_LINE[status], _lines(self.server_state), rest)
+        if self._unsent:
+            self._unsent += answer
+        else:
+            self._unsent = answer
+            self._outbox.add(self)
+
+    def send_unsent(self) -> None:
+        """Write what was said so far; before anything else is written to this connection, or it is closed."""
+        if self._unsent:
+            answers, self._unsent = self._unsent, b""
+            if not self.transport.is_closing():
+                self.transport.write(answers)
+
+    def eof_received(self) -> None:
+        self.send_unsent()  # the peer may still read, and the transport closes next
+        super().eof_received()
+
+    def shutdown(self) -> None:
+        self.send_unsent()
+        super().shutdown()
+
+    def finish(self) -> None:
+        self.send_unsent()
+        super().finish()
+
+    def _answer(self, reason: str) -> None:
+        self.send_unsent()
+        super()._answer(reason)
+
+    def _close(self) -> None:
+        self.send_unsent()
+        super()._close()
 
     def _collects(self, target: bytes, special: dict[bytes, bytes] | None) -> bool:
         if target not in self.collecting or self._at_once is None or self.flow.write_paused:
@@ -216,6 +269,7 @@ class FastHttpProtocol(LimitedHttpProtocol):
             self._start_held()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.send_unsent()
         cycle.__class__ = JoinedAnswer  # uvicorn has no hook for the class of its cycles
         path = cycle.scope["raw_path"]
         if path in self.eager or path[: path.find(b"/", 1) + 1] in self.eager:

@@ -61,7 +61,7 @@ class App:
         size = 0
         more = not scope["path"].startswith("/early")
         if scope["path"] == "/slow-to-read":
-            await asyncio.sleep(3 * TIMEOUT_S)
+            await asyncio.sleep(2.5 * TIMEOUT_S)
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -88,6 +88,7 @@ class Running(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
         self.up.set()
 
 
@@ -98,6 +99,29 @@ class Peer:
         self.app, self.address, self.family = app, address, family
         self.refused: list[str] = []
         self.tasks: set[Any] = set()
+        self.connections: set[Any] = set()
+        self.loop: asyncio.AbstractEventLoop
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Meanwhile the server's loop does nothing, and what is sent to it gathers."""
+        begun, end = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            assert end.wait(10)
+
+        self.loop.call_soon_threadsafe(wait)
+        assert begun.wait(10)
+        try:
+            yield
+        finally:
+            end.set()
+
+    def shut_down(self) -> None:
+        """What the server does with each connection when it stops."""
+        for connection in [*self.connections]:
+            connection.shutdown()
 
     def rests(self) -> None:
         """Wait until the app works on nothing: a request of the test before may reach it late."""
@@ -133,7 +157,7 @@ def serving(http: Any, *, uds: str | None = None, **options: Any) -> Iterator[Pe
     thread.start()
     assert server.up.wait(10)
     peer = Peer(app, uds or server.servers[0].sockets[0].getsockname(), socket.AF_UNIX if uds else socket.AF_INET)
-    peer.tasks = server.server_state.tasks
+    peer.tasks, peer.connections, peer.loop = server.server_state.tasks, server.server_state.connections, server.loop
     before = http_limits.on_refused
     http_limits.on_refused = peer.refused.append
     try:
@@ -562,7 +586,7 @@ def test_body_the_app_has_not_read_yet_is_not_held_against_the_peer(peer: Peer) 
 
 def test_waiting_for_100_continue_is_not_held_against_the_peer(peer: Peer) -> None:
     """
-    Who waits for 100 Continue from a slow app still gets it, and the answer.
+    Who waits for 100 Continue from a slow app still gets it, and from then on all of its time for the body.
     """
     with peer.connect() as client:
         client.sendall(
@@ -572,6 +596,7 @@ def test_waiting_for_100_continue_is_not_held_against_the_peer(peer: Peer) -> No
         while not interim.endswith(b"\r\n\r\n"):
             interim += client.recv(1)
         assert status(interim) == 100
+        time.sleep(0.7 * TIMEOUT_S)  # a slow peer
         client.sendall(b"abc")
         assert shown(until_closed(client))["size"] == 3
 

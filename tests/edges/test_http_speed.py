@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from adserver.http_speed import AtOnce as Functions
-from adserver.http_speed import FastHttpProtocol
+from adserver.http_speed import FastHttpProtocol, Outbox
 from tests.edges.test_http_limits import TIMEOUT_S, Peer, one_answer, serving, status
 
 ASK = b"GET /once HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -23,10 +23,11 @@ class AtOnce(FastHttpProtocol):
     collecting = frozenset((b"/collect",))
     answered = 0
     waiting: ClassVar[list[Callable[[int, bytes], None]]] = []
+    outbox = Outbox()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._at_once = Functions(self._know, self._take, self._wait)
+        self._at_once = Functions(self._know, self._take, self._wait, self.outbox)
 
     def _know(self, target: bytes) -> tuple[int, bytes] | None:
         if target == b"/now":
@@ -68,6 +69,7 @@ class AtOnce(FastHttpProtocol):
 def peer() -> Iterator[Peer]:
     AtOnce.answered = 0
     AtOnce.waiting.clear()
+    AtOnce.outbox = Outbox()
     with serving(AtOnce, timeout_keep_alive=1) as peer:
         yield peer
 
@@ -100,6 +102,46 @@ def test_answers_keep_the_order_of_a_pipeline(peer: Peer) -> None:
     with peer.connect() as client:
         client.sendall(ASK + SLOW + ASK.replace(b"/once", b"/early") + ASK)
         assert [body(one_answer(client)) for _ in range(4)] == [b"once", b"/slow", b"/early", b"/once"]
+
+
+def test_many_answers_that_leave_together_each_reach_their_asker(peer: Peer) -> None:
+    """
+    Forty connections whose requests arrive while the loop is busy are each sent their own answers, and no more.
+    """
+    clients = [peer.connect() for _ in range(40)]
+    with peer.busy():
+        for place, client in enumerate(clients):
+            client.sendall(ASK * (1 + place % 3))
+    for place, client in enumerate(clients):
+        with client:
+            assert [body(one_answer(client)) for _ in range(1 + place % 3)] == [b"once"] * (1 + place % 3)
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+
+
+def test_a_peer_that_has_no_more_to_say_still_reads_its_answer(peer: Peer) -> None:
+    """
+    The end of what is sent arrives with the request, before its answer has left.
+    """
+    with peer.connect() as client:
+        with peer.busy():
+            client.sendall(ASK)
+            client.shutdown(socket.SHUT_WR)
+        assert body(one_answer(client)) == b"once"
+        assert client.recv(1) == b""
+
+
+def test_an_answer_leaves_before_a_server_that_ends(peer: Peer) -> None:
+    """
+    The server closes its connections when it is told to stop, behind what it has said.
+    """
+    with peer.connect() as client:
+        client.sendall(ASK)
+        one_answer(client)
+        with peer.busy():
+            client.sendall(ASK)
+            peer.loop.call_soon_threadsafe(peer.shut_down)
+        assert body(one_answer(client)) == b"once"
 
 
 @pytest.mark.parametrize(
