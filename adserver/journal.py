@@ -21,22 +21,20 @@ import secrets
 import shutil
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from adserver import events
 from adserver.disk import check_root, sync_directory, take_lock, write_all, write_synced
 from adserver.errors import JournalUnavailable
-from adserver.segments import CRC, HEADER, RECORD, SEGMENT_BYTES, Segment
+from adserver.events import Block
+from adserver.segments import CRC, HEADER, RECORD, SEGMENT_BYTES, Segment, valid
+from adserver.syncing import Syncer
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 SYNC_WITHIN_S = 0.05
 """A record nobody waits for is synced this soon all the same."""
@@ -80,8 +78,7 @@ class Journal:
         self._syncing = False
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._thread = ThreadPoolExecutor(1, "journal")
-        self._began: deque[float] = deque()
+        self._syncer = Syncer(directory)
         first = self._make_spare(segment_bytes)
         try:
             self._names = os.open(directory / "names", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -142,6 +139,14 @@ class Journal:
         if self._timer is None and not self._syncing:
             self._timer = asyncio.get_running_loop().call_later(SYNC_WITHIN_S, self._sync)
 
+    def recent(self, after: int, limit: int) -> Block | None:
+        """Up to *limit* synced records numbered above *after*, read from memory; None when they are only in files."""
+        if self.synced <= after or self._segment.first > after + 1 or self._offset == self._end:
+            return None
+        begin = HEADER + (after + 1 - self._segment.first) * RECORD
+        data = self._map[begin : begin + min(self.synced - after, limit) * RECORD]
+        return Block(after + 1, valid(data, after + 1, self._seed))
+
     def name(self, key: bytes, name: str) -> None:
         """Note once which ad *key* stands for, so that the journal can be read without any catalog."""
         if key in self.names:
@@ -163,8 +168,8 @@ class Journal:
             raise JournalUnavailable("the journal is closed")
         if self._spare is None and self._retry is not None:
             raise self._fail(self.trouble or self.failure or "no segment is ready")
-        if self._spare is None and self._began and time.monotonic() - self._began[0] > _HUNG_S:
-            raise self._fail(f"the disk has not answered for {time.monotonic() - self._began[0]:.0f} s")
+        if self._spare is None and self._syncer.hangs_s() > _HUNG_S:
+            raise self._fail(f"the disk has not answered for {self._syncer.hangs_s():.0f} s")
         full = self._segment
         try:
             if self._spare is None:
@@ -189,7 +194,7 @@ class Journal:
     def _prepare_spare(self) -> None:
         """Have the next segment ready before this one is full; on the journal's own thread, it takes milliseconds."""
         self._preparing = True
-        self._in_thread(lambda: self._make_spare(self._segment_bytes), self._take_spare)
+        self._syncer.work(lambda: self._make_spare(self._segment_bytes), self._take_spare)
 
     def _take_spare(self, done: "asyncio.Future[Segment]") -> None:
         self._preparing = False
@@ -225,16 +230,6 @@ class Journal:
             self.failure = self.trouble = None
         elif not self._preparing:
             self._prepare_spare()
-
-    def _in_thread(self, work: Callable[[], T], then: "Callable[[asyncio.Future[T]], None]") -> None:
-        """Do *work* on the journal's own thread, one after the other, *then* go on in the loop."""
-
-        def finish(done: "asyncio.Future[T]") -> None:
-            self._began.popleft()
-            then(done)
-
-        self._began.append(time.monotonic())
-        asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(finish)
 
     # Syncing
 
@@ -298,17 +293,9 @@ class Journal:
             descriptors.insert(0, self._names)
         directory, self._unsynced_directory = self._unsynced_directory, False
 
-        def sync() -> float:
-            began = time.perf_counter()
-            for descriptor in descriptors:
-                os.fdatasync(descriptor)
-            if directory:
-                sync_directory(self.directory)
-            return time.perf_counter() - began
-
-        def finish(done: "asyncio.Future[float]") -> None:
+        def finish(error: Exception | None, seconds: float) -> None:
             self._syncing = False
-            if error := done.exception():
+            if error:
                 log.error("%s: sync failed (%s); storing its unsynced records again", self.directory, error)
                 self._doubtful_names |= names
                 self._moving = True
@@ -317,9 +304,9 @@ class Journal:
                 else:
                     self._move_unsynced()
             else:
-                self._finish_sync(target, done.result())
+                self._finish_sync(target, seconds)
 
-        self._in_thread(sync, finish)
+        self._syncer.sync(descriptors, finish, directory=directory)
         half_full = (self._offset - HEADER) * 2 > self._end - HEADER
         if half_full and self._spare is None and not self._preparing and self._retry is None:
             self._prepare_spare()
@@ -353,7 +340,7 @@ class Journal:
                 write_synced(self.directory / "names", b"".join(_line(key, name) for key, name in names))
             return self._make_spare(size)
 
-        self._in_thread(move, lambda done: self._finish_move(done, None if names is None else len(names)))
+        self._syncer.work(move, lambda done: self._finish_move(done, None if names is None else len(names)))
 
     def _finish_move(self, done: "asyncio.Future[Segment]", names: int | None) -> None:
         """Go on in the new segment; and behind so many *names*, which the failed sync may have lost, written anew."""
@@ -421,7 +408,7 @@ class Journal:
         for timer in (self._timer, self._retry, self._alarm):
             if timer is not None:
                 timer.cancel()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+        await self._syncer.close()
         for segment in self._full:
             self._close(segment, segment.room)
         self._close(self._segment, (self._offset - HEADER) // RECORD)

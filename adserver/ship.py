@@ -56,8 +56,15 @@ class SomebodyElse(StoreRefused):
 class Source:
     """One journal being shipped: where it stands, and what the store said of it on this connection."""
 
-    def __init__(self, reader: Reader, last: Callable[[], int], names: Mapping[bytes, str]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        last: Callable[[], int],
+        names: Mapping[bytes, str],
+        recent: Callable[[int, int], Block | None] = lambda *_: None,
+    ) -> None:
         self.reader = reader
+        self._recent = recent
         self.producer = reader.producer
         self.last = last
         self.names = names
@@ -83,12 +90,14 @@ class Source:
             self.position = cursor
             self.named = 0
 
-    def read(self) -> Block:
-        """The next records, of types this version knows. Not in the event loop: the disk may be slow. Raises OSError.
+    async def read(self) -> Block:
+        """The next records, of types this version knows; from memory where they are there. Raises OSError.
 
         Of a stretch that the store is known to have counted whole, only the last record is returned.
         """
-        block = self.reader.read_block(self.position, self.last(), MOST_RECORDS)
+        block = self._recent(self.position, MOST_RECORDS)
+        if block is None:  # not in the event loop: the disk may be slow
+            block = await asyncio.to_thread(self.reader.read_block, self.position, self.last(), MOST_RECORDS)
         if block and all(self.cursors.get(day, -1) >= block.last for day in block.days()):
             block = block.after(block.last - 1)
         return block.known()
@@ -367,7 +376,7 @@ class Shipper:
         if source.position >= source.last():
             return False
         try:
-            block = await asyncio.to_thread(source.read)
+            block = await source.read()
         except OSError as error:
             source.tell(f"record {source.position + 1} cannot be read ({error})")
             return False
@@ -466,7 +475,7 @@ class Shipper:
 
 
 def _live(journal: Journal) -> Source:
-    return Source(Reader(journal.directory), lambda: journal.synced, journal.names)
+    return Source(Reader(journal.directory), lambda: journal.synced, journal.names, journal.recent)
 
 
 def encode_producer(facts: Producer) -> str:

@@ -53,7 +53,8 @@ LEAVES = {
 }
 EDGES = {
     "segments": "disk",
-    "journal": "disk segments",
+    "syncing": "disk",
+    "journal": "disk segments syncing",
     "reader": "segments",
     "salvage": "disk reader segments",
     "adoption": "disk reader salvage segments",

@@ -1,11 +1,13 @@
 """`python -m adserver.torture.inside serve …`: the service as it is, with its disk and its clock in our hands.
 
-The service's own code runs unchanged; what is wrapped are `os.fsync`, `os.fdatasync` and `time.time`. Each worker
+The service's own code runs unchanged; what is wrapped are `os.fsync`, `os.fdatasync`, the kernel's own syncs
+and `time.time`. Each worker
 is spawned with this as its main module, so the wrapping is in place before anything of the service is imported there.
 Before a sync it is noted how far the file is valid, and after it that this much is safe: what lies behind may be taken
 away by a power cut.
 """
 
+import asyncio
 import errno
 import os
 import random
@@ -47,9 +49,28 @@ class Disk:
             if not path.startswith(self._journals):
                 real(fd)
             elif not getattr(self.pretending, "on", False):
-                self._sync(real, fd, path)
+                note = self._begin(fd, path)
+                real(fd)
+                note()
 
         return sync
+
+    def wrap_kernel(self, real: Callable[..., None]) -> Callable[..., None]:
+        def start(kernel: Any, fd: int, tell: Callable[[OSError | None], None]) -> None:
+            try:
+                note = self._begin(fd, os.readlink(b"/proc/self/fd/%d" % fd))
+            except OSError as error:
+                asyncio.get_running_loop().call_soon(tell, error)
+                return
+
+            def done(error: OSError | None) -> None:
+                if error is None:
+                    note()
+                tell(error)
+
+            real(kernel, fd, done)
+
+        return start
 
     def wrap_write(self, real: Callable[[int, bytes, int], int]) -> Callable[[int, bytes, int], int]:
         def write(fd: int, data: bytes, offset: int) -> int:
@@ -60,7 +81,8 @@ class Disk:
 
         return write
 
-    def _sync(self, real: Callable[[int], None], fd: int, path: bytes) -> None:
+    def _begin(self, fd: int, path: bytes) -> Callable[[], None]:
+        """What to do once this sync has succeeded. Raises OSError when it is to fail."""
         found = os.fstat(fd)
         _, until, probability, full_until = self._control.read()
         now = time.monotonic()
@@ -72,12 +94,9 @@ class Disk:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if stat.S_ISDIR(found.st_mode):
             names = " ".join(f"{entry.name}={entry.inode()}" for entry in os.scandir(fd))
-            real(fd)
-            self.note("directory", os.path.basename(path).decode(), names)
-            return
+            return lambda: self.note("directory", os.path.basename(path).decode(), names)
         size = self._measure(fd, found, path)
-        real(fd)
-        self.note("file", found.st_ino, size)
+        return lambda: self.note("file", found.st_ino, size)
 
     def _measure(self, fd: int, found: os.stat_result, path: bytes) -> int:
         """The bytes of the file that hold something a reader takes."""
@@ -155,12 +174,13 @@ def _note_uncounted(disk: Disk) -> None:
 
 def install(side: Path) -> None:
     """Take this process's disk and clock in hand."""
-    from adserver import ship
+    from adserver import ship, syncing
 
     control = Control(side)
     disk = Disk(side, Path(os.environ["ADSERVER_DATA_DIR"]) / "journal", control)
     os.fsync = disk.wrap(os.fsync)  # type: ignore[assignment]
     os.fdatasync = disk.wrap(os.fdatasync)  # type: ignore[assignment]
+    setattr(syncing.KernelSync, "start", disk.wrap_kernel(syncing.KernelSync.start))  # noqa: B010
     os.pwrite = disk.wrap_write(os.pwrite)  # type: ignore[assignment]
     real, real_ns = time.time, time.time_ns
     time.time = lambda: real() + control.read()[0]

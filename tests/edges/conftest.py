@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from adserver.store import Store, open_store
-from tests.edges.journals import Disk
+from tests.edges.journals import Disk, HandledKernel
 from tests.edges.servers import REDIS, Server, running_server
 
 T = TypeVar("T")
@@ -66,10 +66,10 @@ def root(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """A replaced fdatasync: the kernel does not fail or hang on demand."""
-    disk = Disk(monkeypatch)
+@pytest.fixture(params=[None, HandledKernel], ids=["thread", "kernel"])
+def disk(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Replaced syncs, by a thread and by the kernel: neither fails or hangs on demand."""
+    disk = Disk(monkeypatch, request.param)
     yield disk
     for fd in disk.failed.values():
         os.close(fd)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from adserver import syncing
 from adserver.adoption import Adopted, adopt_dead
 from adserver.events import Type, unpack
 from adserver.journal import Journal, create_journal
@@ -88,10 +89,29 @@ async def settled(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-class Disk:
-    """os.fdatasync with a hand on it: each sync waits for the gate, and fails as often as it is told."""
+class HandledKernel(syncing.KernelSync):
+    """The kernel's syncs with the same hand on them as `Disk` has on a thread's."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self, fd: int, tell: Callable[[OSError | None], None]) -> None:
+        loop = asyncio.get_running_loop()
+        held = os.dup(fd)  # as the kernel holds the file, whoever closes it
+
+        def sync() -> OSError | None:
+            try:
+                os.fdatasync(fd)
+            except OSError as error:
+                return error
+            finally:
+                os.close(held)
+            return None
+
+        loop.run_in_executor(None, sync).add_done_callback(lambda done: tell(done.result()))
+
+
+class Disk:
+    """Syncs with a hand on them: each waits for the gate, and fails as often as it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kernel: type[syncing.KernelSync] | None = None) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.failures = 0
@@ -103,6 +123,7 @@ class Disk:
         self.again: list[int] = []  # of those, the ones that were synced once more: the journal takes it for a failure
         self._real = os.fdatasync
         monkeypatch.setattr(os, "fdatasync", self)
+        monkeypatch.setattr(syncing, "_open_kernel", lambda: kernel and kernel(asyncio.get_running_loop()))
 
     def __call__(self, fd: int) -> None:
         self.running += 1

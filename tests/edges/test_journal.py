@@ -49,6 +49,31 @@ def test_what_was_appended_is_read_back(root: Path) -> None:
     assert low == 1
 
 
+def test_what_was_just_synced_is_read_from_memory(root: Path) -> None:
+    """
+    Of the segment in use that is all that was synced, and no more at a time than asked for; nothing once it is closed.
+    """
+
+    async def body(made: Journal) -> None:
+        for _ in range(5):
+            put(made)
+        assert made.recent(0, 10) is None
+        await made.wait_synced()
+        put(made)
+        block = made.recent(1, 3)
+        assert block is not None
+        assert (block.first, block.last) == (2, 4)
+        assert block == Reader(made.directory).read_block(1, 4, 10)
+        whole = made.recent(1, 10)
+        assert whole is not None
+        assert whole.last == 5
+        closed.append(made)
+
+    closed: list[Journal] = []
+    with_journal(root, body)
+    assert closed[0].recent(0, 10) is None
+
+
 @pytest.mark.parametrize("before", range(9))
 @pytest.mark.parametrize("ads", [1, 3, 8, 20])
 def test_a_page_is_stored_as_its_ads_would_be(root: Path, before: int, ads: int) -> None:

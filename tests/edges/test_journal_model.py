@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from adserver import syncing
 from adserver.adoption import adopt_dead
 from adserver.journal import Journal, create_journal
+from adserver.reader import Reader
 from adserver.segments import HEADER, RECORD
 from tests.edges.journals import (
+    HandledKernel,
     put,
     read_all,
     serials,
@@ -24,12 +27,13 @@ from tests.edges.journals import (
 class AgainstAList(RuleBasedStateMachine):
     """Append, sync, fail, cut and reopen in any order: the journal holds what a list holds."""
 
-    @initialize(room=st.integers(1, 9))
-    def begin(self, room: int) -> None:
+    @initialize(room=st.integers(1, 9), by_kernel=st.booleans())
+    def begin(self, room: int, by_kernel: bool) -> None:
         self.loop = asyncio.new_event_loop()
         self.root = Path(tempfile.mkdtemp(prefix="ads-"))
         self.room = room
-        self.real = os.fdatasync
+        self.real, self.real_kernel = os.fdatasync, syncing._open_kernel
+        syncing._open_kernel = lambda: HandledKernel(asyncio.get_running_loop()) if by_kernel else None
         self.expected: list[int] = []
         self.dead: dict[Path, list[int]] = {}
         self.open()
@@ -99,11 +103,22 @@ class AgainstAList(RuleBasedStateMachine):
             for directory, expected in self.dead.items():
                 assert serials(read_all(directory)) == expected
 
+    @invariant()
+    def memory_says_what_the_files_say(self) -> None:
+        if hasattr(self, "journal"):
+            synced = self.journal.synced
+            reader = Reader(self.journal.directory)
+            for after in range(synced + 1):
+                recent = self.journal.recent(after, 3)
+                assert recent is None or recent == reader.read_block(after, synced, 3)
+            assert self.journal.recent(synced, 3) is None
+
     def teardown(self) -> None:
         if hasattr(self, "journal"):
             self.loop.run_until_complete(self.journal.close())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
+            syncing._open_kernel = self.real_kernel
             shutil.rmtree(self.root)
 
 

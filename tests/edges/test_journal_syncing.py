@@ -1,6 +1,6 @@
 """When what was appended is safe, and what a disk costs that fails or hangs.
 
-A failing fdatasync is real in one test (a shim preloaded into a child) and replaced in the others, because no file
+A failing sync is real in one test (a shim preloaded into a child) and replaced in the others, because no file
 system here fails on demand.
 """
 
@@ -464,22 +464,48 @@ SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/aio_abi.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-int fdatasync(int fd) {
+static int fails(void) {
     const char *sign = getenv("FAIL_SYNC");
-    if (sign && unlink(sign) == 0) { errno = EIO; return -1; }
+    return sign && unlink(sign) == 0;
+}
+int fdatasync(int fd) {
+    if (fails()) { errno = EIO; return -1; }
     return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+long syscall(long n, ...) {
+    long a[6];
+    va_list list;
+    va_start(list, n);
+    for (int i = 0; i < 6; i++) a[i] = va_arg(list, long);
+    va_end(list);
+    long done = ((long (*)(long, ...))dlsym(RTLD_NEXT, "syscall"))(n, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (n == SYS_io_getevents && done > 0 && fails()) ((struct io_event *)a[3])->res = -EIO;
+    return done;
 }
 """
 
 FAILING_CHILD = """
 import asyncio, os, sys
 from pathlib import Path
-from adserver import journal
+from adserver import journal, syncing
 from adserver.errors import JournalUnavailable
 from adserver.journal import create_journal
 from adserver.segments import HEADER, RECORD
+
+if sys.argv[2] == "thread":
+    syncing._open_kernel = lambda: None
+failed = []
+
+class Kernel(syncing.KernelSync):
+    def start(self, fd, tell):
+        super().start(fd, lambda error: (failed.append(error) if error else None, tell(error)))
+
+syncing.KernelSync = Kernel
 
 async def main():
     journal._RETRY_S = 0.01
@@ -496,15 +522,17 @@ async def main():
                     await asyncio.sleep(0.001)
         await made.wait_synced()
         os.write(1, b"%d\\n" % made.synced)
+    assert bool(failed) == (sys.argv[2] == "kernel"), failed
     os.kill(os.getpid(), 9)
 asyncio.run(main())
 """
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
-def test_a_sync_that_the_kernel_fails_is_ridden_out(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["thread", "kernel"])
+def test_a_sync_that_the_kernel_fails_is_ridden_out(root: Path, tmp_path: Path, by: str) -> None:
     """
-    A real process whose fdatasync returns EIO now and then acknowledges everything once, and all of it is found.
+    A real process whose syncs return EIO now and then acknowledges everything once, and all of it is found.
     """
     (tmp_path / "shim.c").write_text(SHIM)
     shim = tmp_path / "shim.so"
@@ -512,7 +540,7 @@ def test_a_sync_that_the_kernel_fails_is_ridden_out(root: Path, tmp_path: Path) 
     surroundings = {**os.environ, "LD_PRELOAD": str(shim), "FAIL_SYNC": str(tmp_path / "sign")}
 
     child = subprocess.run(
-        [sys.executable, "-c", FAILING_CHILD, root], cwd=ROOT, env=surroundings, capture_output=True, check=False
+        [sys.executable, "-c", FAILING_CHILD, root, by], cwd=ROOT, env=surroundings, capture_output=True, check=False
     )
 
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from adserver import events, journal, metrics, salvage, segments, ship
+from adserver import events, journal, metrics, salvage, segments, ship, syncing
 from adserver.background import wait_for_any
 from adserver.errors import JournalUnavailable, StoreUnavailable
 from adserver.events import TOKEN_BIT, Event, Type
@@ -23,7 +23,7 @@ from adserver.reader import Reader
 from adserver.segments import HEADER, RECORD
 from adserver.ship import Shipper
 from adserver.store import Store, open_store, partition
-from tests.edges.journals import with_journal
+from tests.edges.journals import HandledKernel, with_journal
 from tests.edges.servers import Server
 from tests.records import field_of, stored
 
@@ -689,7 +689,7 @@ def test_a_read_is_bounded(root: Path, server: Server, monkeypatch: pytest.Monke
 
     async def body(one: Shipping) -> None:
         await eventually(lambda: len(one.shipper.sources) == 2)
-        assert len(one.shipper.sources[1].read()) <= ship.MOST_RECORDS
+        assert len(await one.shipper.sources[1].read()) <= ship.MOST_RECORDS
         await one.counted()
 
     shipping(root, server.url, body)
@@ -832,10 +832,10 @@ def test_a_journal_that_cannot_be_read_holds_up_no_other(
         failing = True
         real = one.shipper.own.read
 
-        def read() -> events.Block:
+        async def read() -> events.Block:
             if failing:
                 raise OSError(errno.EIO, "Input/output error")
-            return real()
+            return await real()
 
         monkeypatch.setattr(one.shipper.own, "read", read)
         put(one.journal, 100)
@@ -885,6 +885,7 @@ def test_shipping_goes_on_across_segments_and_failing_syncs(
         real(fd)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(syncing, "_open_kernel", lambda: HandledKernel(asyncio.get_running_loop()))
     monkeypatch.setattr(journal, "_RETRY_S", 0.02)
 
     async def body(one: Shipping) -> None:
