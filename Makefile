@@ -15,7 +15,7 @@ run: $(VENV)/run.stamp ## install, start on the sample configuration, print the 
 
 test: $(VENV)/dev.stamp ## install everything and run all tests
 	tools/install-system-programs
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp ## formatting, lint, strict types, and the sample configuration
 	$(BIN)/ruff format --check .

@@ -108,6 +108,10 @@ class Disk:
         last = min(last, after + limit)
         return Block(after + 1, bytes(self._data[after * events.STORED : max(after, last) * events.STORED]))
 
+    def recent(self, after: int, limit: int) -> Block | None:
+        """As `Journal.recent`."""
+        return self.read_block(after, self.synced, limit) if self.synced > after >= self.deleted else None
+
 
 class Call:
     """Something the service awaits: a request to the store, or with no *server* a moment's rest."""
@@ -274,7 +278,7 @@ class Worker:
         self.waiting: list[tuple[int, Event]] = []
         self.shipper = Shipper(cast("Journal", disk), world.volume, "", world.book, _RULES)
         self.closer = Closer(self.shipper, world.volume, "", world.book, lambda: _CALENDAR, _RULES)
-        self.shipper.own = self.source(disk, lambda: disk.synced)
+        self.shipper.own = Source(cast("Reader", disk), lambda: disk.synced, disk.names, disk.recent)
         self.shipper.sources = [self.shipper.own]
         self.adopted: list[Disk] = []
         self.reread_due = False
