@@ -26,6 +26,7 @@ from adserver.metrics import Meter
 from adserver.model import Format, Group, SlotId
 from adserver.render import render_placeholder
 from adserver.shortcode import Shortcode
+from adserver.targeting import UNKNOWN, Context
 
 MOST_BYTES = 2 * 1024 * 1024
 _REMEMBERED = 256
@@ -112,7 +113,7 @@ class Articles:
         except BadQuery as error:
             await self._responses.problem(send, "render", error.status, str(error))
             return
-        body, headers = self._answer(article, query.format, media)
+        body, headers = self._answer(article, query.format, media, query.context)
         await self._responses.send(send, "render", 200, headers, body)
 
     def at_once(self, headers: Headers, body: bytes) -> tuple[int, bytes] | None:
@@ -128,8 +129,10 @@ class Articles:
         self._responses.note("render", 200)
         return 200, wire(said, body)
 
-    def _answer(self, article: Article, form: Format, media: bytes) -> tuple[bytes, Headers]:
-        filling = self.fill(article, form)
+    def _answer(
+        self, article: Article, form: Format, media: bytes, context: Context = UNKNOWN
+    ) -> tuple[bytes, Headers]:
+        filling = self.fill(article, form, context)
         headers: Headers = [
             (b"content-type", media),
             keep_for(filling.max_age) if form is Format.PLACEHOLDER else NO_STORE,
@@ -163,7 +166,7 @@ class Articles:
             self._read[body, mend] = article
         return article
 
-    def fill(self, article: Article, form: Format) -> Filling:
+    def fill(self, article: Article, form: Format, context: Context = UNKNOWN) -> Filling:
         """Answer every shortcode of *article*; one that asks for nothing known becomes nothing."""
         edition = self._answering.edition()
         plan = article.plan_for(edition, form)
@@ -177,7 +180,8 @@ class Articles:
             for place, ask in zip(plan.places, asks, strict=True):
                 pieces[place] = render_placeholder(ask if isinstance(ask, Group) else slots[ask])
         else:
-            decided = self._answering.answer(edition, plan.page, now)
+            page = plan.page if context is UNKNOWN else Page(plan.page.asks, form, context)
+            decided = self._answering.answer(edition, page, now)
             for place, (decision, html) in zip(plan.places, decided, strict=True):
                 pieces[place] = html
                 if isinstance(decision, Filled):

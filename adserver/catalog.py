@@ -11,21 +11,25 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from adserver import hours
 from adserver.documents import Document, Known
 from adserver.errors import Problem
+from adserver.hours import Spans
 from adserver.model import (
     Creative,
     Group,
     Kind,
     LineItem,
+    NoFill,
     Placement,
     Priority,
     Slot,
     SlotId,
     WhenEmpty,
 )
+from adserver.targeting import PREFERRED, Context, Target
 
 PRIORITIES = tuple(Priority)
 
@@ -60,6 +64,9 @@ class Booking(Struct, frozen=True):
     ads: tuple[Ad, ...]
     weights: tuple[float, ...]
     creatives: frozenset[str]
+    weight: float
+    hours: Spans = ()
+    target: Target | None = None
 
 
 class Tier(Struct, frozen=True):
@@ -70,19 +77,53 @@ class Tier(Struct, frozen=True):
 
 
 class Live(Struct, frozen=True):
-    """Who may answer in one stretch of time: a tier, or None, per priority. It holds *until* that Unix second."""
+    """Who may answer in one stretch of time: a tier, or None, per priority. It holds *until* that Unix second.
+
+    *reason* is why nobody answers where there is no tier; *targeted*, whether some ask what page it is.
+    """
 
     tiers: tuple[Tier | None, ...]
     until: float
+    reason: NoFill = NoFill.NOT_LIVE
+    targeted: bool = False
+    _narrowed: dict[Context, "Live"] = {}
+
+    def on(self, context: Context) -> "Live":
+        """Who of them may answer on such a page. Pages of one section are alike, so it is remembered."""
+        found = self._narrowed.get(context)
+        if found is None:
+            tiers = tuple(tier and _narrow(tier, context) for tier in self.tiers)
+            reason = self.reason if any(tiers) or not any(self.tiers) else NoFill.NOT_TARGETED
+            found = Live(tiers, self.until, reason)
+            if len(self._narrowed) >= _REMEMBERED:
+                self._narrowed.clear()
+            self._narrowed[context] = found
+        return found
+
+
+_REMEMBERED = 256
+
+
+def _narrow(tier: Tier, context: Context) -> Tier | None:
+    admitted = [one for one in tier.bookings if one.target is None or one.target.admits(context)]
+    return _tier(
+        [
+            structs.replace(one, weight=one.weight * PREFERRED) if one.target and one.target.prefers(context) else one
+            for one in admitted
+        ]
+    )
 
 
 class Bookings:
     """One slot's bookings, and who of them is live when."""
 
-    __slots__ = ("_changes", "_from", "_live", "_now", "all")
+    __slots__ = ("_changes", "_edges", "_from", "_live", "_now", "_week", "all")
 
-    def __init__(self, bookings: Iterable[Booking]) -> None:
+    def __init__(self, bookings: Iterable[Booking], week: hours.Week) -> None:
         self.all = tuple(bookings)
+        self._week = week
+        spans = [booking.hours for booking in self.all if booking.hours]
+        self._edges = hours.edges(spans) if spans else []
         instants = {at for booking in self.all for at in (booking.line_item.starts, booking.line_item.ends)}
         self._changes = sorted(at for at in instants if at is not None)
         self._live: dict[int, Live] = {}
@@ -93,18 +134,28 @@ class Bookings:
         if self._from <= now < self._now.until:
             return self._now
         stretch = bisect_right(self._changes, now)
-        live = self._live.get(stretch)
-        if live is None:
-            until = self._changes[stretch] if stretch < len(self._changes) else inf
-            on = [booking for booking in self.all if is_live(booking.line_item, now)]
-            tiers = tuple(_tier([one for one in on if one.line_item.priority is rank]) for rank in PRIORITIES)
-            live = self._live[stretch] = Live(tiers, until)
-        self._from, self._now = self._changes[stretch - 1] if stretch else -inf, live
+        begins = self._changes[stretch - 1] if stretch else -inf
+        until = self._changes[stretch] if stretch < len(self._changes) else inf
+        if self._edges:
+            live = self._find(now, min(until, self._week.until(now, self._edges)))
+            begins = max(begins, now)
+        else:
+            found = self._live.get(stretch)
+            live = self._live[stretch] = found or self._find(now, until)
+        self._from, self._now = begins, live
         return live
+
+    def _find(self, now: float, until: float) -> Live:
+        on = [booking for booking in self.all if is_live(booking.line_item, now)]
+        minute = self._week.minute(now) if self._edges else 0
+        open_ = [booking for booking in on if not booking.hours or hours.holds(booking.hours, minute)]
+        tiers = tuple(_tier([one for one in open_ if one.line_item.priority is rank]) for rank in PRIORITIES)
+        reason = NoFill.OUTSIDE_HOURS if on and not open_ else NoFill.NOT_LIVE
+        return Live(tiers, until, reason, any(one.target for one in open_), {})
 
 
 def _tier(bookings: list[Booking]) -> Tier | None:
-    return Tier(tuple(bookings), tuple(accumulate(one.line_item.weight for one in bookings))) if bookings else None
+    return Tier(tuple(bookings), tuple(accumulate(one.weight for one in bookings))) if bookings else None
 
 
 def is_live(line_item: LineItem, now: float) -> bool:
@@ -127,6 +178,7 @@ class Catalog:
         "placements",
         "slots",
         "version",
+        "week",
     )
 
     def __init__(self, document: Document, version: int) -> None:
@@ -138,7 +190,8 @@ class Catalog:
         self.advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
         self.level_3 = frozenset(advertiser.id for advertiser in document.advertisers if advertiser.count_level == 3)
         self.campaigns = {campaign.id: campaign for campaign in document.campaigns}
-        self.bookings: Mapping[int, Bookings] = _book(document, self.slots)
+        self.week = hours.Week(document.site.time_zone)
+        self.bookings: Mapping[int, Bookings] = _book(document, self.slots, self.week)
         ads = (ad for bookings in self.bookings.values() for booking in bookings.all for ad in booking.ads)
         self.by_key: Mapping[bytes, Ad] = {ad.key: ad for ad in ads}
         self.assets = frozenset(creative.image for creative in document.creatives if creative.image)
@@ -146,15 +199,21 @@ class Catalog:
     def __repr__(self) -> str:
         return f"<Catalog version {self.version}, {len(self.slots)} slots, {len(self.document.line_items)} line items>"
 
+    def is_open(self, booking: Booking, now: float) -> bool:
+        """Whether *now* is within the booking's hours of the week."""
+        return not booking.hours or hours.holds(booking.hours, self.week.minute(now))
+
     def next_change(self, slot: SlotId, now: float) -> float:
         """The Unix second at which something else may show in *slot*; infinity when nothing is planned."""
         return self.bookings[slot].at(now).until
 
 
-def _book(document: Document, slots: Mapping[int, Slot]) -> dict[int, Bookings]:
+def _book(document: Document, slots: Mapping[int, Slot], week: hours.Week) -> dict[int, Bookings]:
     creatives = {creative.id: creative for creative in document.creatives}
     by_slot: dict[int, list[Booking]] = {slot: [] for slot in slots}
     for line_item in document.line_items:
+        spans = hours.spans_of(line_item.hours)
+        target = Target(line_item.targeting) if line_item.targeting else None
         for slot_id in line_item.slots:
             slot = slots[slot_id]
             named = (creatives[name] for name in line_item.creatives)
@@ -163,8 +222,9 @@ def _book(document: Document, slots: Mapping[int, Slot]) -> dict[int, Bookings]:
                 continue
             ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
             weights = tuple(accumulate(creative.weight for creative in fitting))
-            by_slot[slot_id].append(Booking(line_item, ads, weights, frozenset(ad.creative.id for ad in ads)))
-    return {slot_id: Bookings(bookings) for slot_id, bookings in by_slot.items()}
+            names = frozenset(ad.creative.id for ad in ads)
+            by_slot[slot_id].append(Booking(line_item, ads, weights, names, line_item.weight, spans, target))
+    return {slot_id: Bookings(bookings, week) for slot_id, bookings in by_slot.items()}
 
 
 def _ad(slot: Slot, line_item: LineItem, creative: Creative) -> Ad:
@@ -285,6 +345,10 @@ def _check_line_items(document: Document, known: Known) -> Iterable[Problem]:
             yield Problem(where, "field 'share' is missing; a sponsorship is sold as a percentage of its slots")
         if line_item.priority is not Priority.SPONSORSHIP and line_item.share is not None:
             yield Problem(where, "field 'share' belongs to priority 'sponsorship'; use 'weight' here")
+        if line_item.priority is Priority.SPONSORSHIP and line_item.targeting and line_item.targeting.prefer:
+            yield Problem(
+                where, "targeting 'prefer' raises a weight, and a sponsorship has a share; use 'any' or 'all'"
+            )
         campaign = campaigns.get(line_item.campaign)
         mine = [creatives[name] for name in line_item.creatives if name in creatives]
         if campaign:
@@ -314,11 +378,17 @@ def _check_fit(where: str, line_item: LineItem, mine: list[Creative], slots: lis
 
 
 def _check_shares(document: Document, known: Known) -> Iterable[Problem]:
-    """At no instant may the sponsorship shares of a slot exceed 100 %: swept from flight edge to flight edge."""
+    """At no instant may the sponsorship shares of a slot exceed 100 %: swept from flight edge to flight edge.
+
+    Sponsorships whose hours of the week never meet may share the same percent; those for different pages may not, as a
+    page can be of both kinds.
+    """
     edges: dict[int, list[tuple[float, float, str]]] = {}
+    spans: dict[str, Spans] = {}
     for line_item in document.line_items:
         if line_item.share is None:
             continue
+        spans[line_item.id] = hours.spans_of(line_item.hours)
         starts = -inf if line_item.starts is None else line_item.starts
         ends = inf if line_item.ends is None else line_item.ends
         for slot_id in line_item.slots if starts < ends else ():
@@ -326,17 +396,33 @@ def _check_shares(document: Document, known: Known) -> Iterable[Problem]:
                 [(starts, line_item.share, line_item.id), (ends, -line_item.share, line_item.id)]
             )
     for slot, changes in edges.items():
-        total, live = 0.0, set[str]()
+        live: dict[str, float] = {}
+        most = 0.0
         for _, change, name in sorted(changes):  # at the same instant what ends goes first: its change is below 0
-            total += change
-            live ^= {name}
-            if total > 100 + 1e-9 and change > 0:
-                names = ", ".join(map(repr, sorted(live)))
+            live[name] = live.get(name, 0.0) + change
+            most += change
+            if change < 0 and live[name] < 1e-9:
+                del live[name]
+            if change < 0 or most <= 100 + 1e-9:
+                continue
+            together = _most_together(live, spans)
+            total = sum(live[one] for one in together)
+            if total > 100 + 1e-9:
+                names = ", ".join(map(repr, sorted(together)))
                 yield Problem(
                     known.where("slot", slot),
                     f"its sponsorships {names} run together and promise {total:g} %; at most 100 % can be sold",
                 )
                 break
+
+
+def _most_together(shares: Mapping[str, float], spans: Mapping[str, Spans]) -> list[str]:
+    """Of line items whose flights meet, those that hold the largest sum of shares in some hour of the week."""
+    if not any(spans[name] for name in shares):
+        return list(shares)
+    minutes = hours.edges(spans[name] for name in shares if spans[name])[:-1]
+    open_ = ([name for name in shares if not spans[name] or hours.holds(spans[name], at)] for at in {0, *minutes})
+    return max(open_, key=lambda names: sum(shares[name] for name in names))
 
 
 def _check_keys(document: Document, known: Known) -> Iterable[Problem]:

@@ -1,15 +1,18 @@
 """A request's query string, parsed once: which slots, in what format, for which page.
 
-Unknown parameters are ignored and nothing of the query is ever echoed. What targeting asks for (section, tag,
-reader and the rest of the contract's context) is accepted here without effect until line items can be targeted.
+Unknown parameters are ignored and nothing of the query is ever echoed. What the query says of the page and its reader
+(`section`, `tag`, `url`, `lang`, `country`, `device`, and the site's own as `key.NAME`) is what line items are targeted
+by. `reader`, `ua` and `consent` are accepted without effect until line items can be capped.
 """
 
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
 from adserver.errors import AdserverError
 from adserver.model import Format
+from adserver.targeting import UNKNOWN, Context, know
 
 MOST_IDS = 100
 _MOST_FIELDS = 256
@@ -30,13 +33,15 @@ class Query(Struct, frozen=True):
     ids: tuple[str, ...] = ()
     format: Format = Format.HTML
     repair: bool = True
+    context: Context = UNKNOWN
 
 
 PLAIN = Query()
 
 
+@lru_cache(1024)
 def parse_query(query: bytes) -> Query:
-    """Raises BadQuery."""
+    """Raises BadQuery. The pages of a site ask alike, so what was read is remembered."""
     if not query:
         return PLAIN
     try:
@@ -47,6 +52,9 @@ def parse_query(query: bytes) -> Query:
         raise BadQuery(f"The query has more than {_MOST_FIELDS} parameters; ask for fewer slots at once.") from None
     ids: dict[str, None] = {}
     form, repair = Format.HTML, True
+    words: dict[str, str] = {}
+    tags: list[str] = []
+    keys: dict[str, list[str]] = {}
     for name, value in pairs:
         match name:
             case "id":
@@ -55,11 +63,17 @@ def parse_query(query: bytes) -> Query:
                 form = _parse_format(value)
             case "repair":
                 repair = value != "0"
+            case "section" | "url" | "lang" | "country" | "device":
+                words[name] = value
+            case "tag":
+                tags.append(value)
             case "at":
                 raise BadQuery("Parameter 'at' previews another instant and needs a staff token.", 403)
+            case _ if name.startswith("key."):
+                keys.setdefault(name[4:], []).append(value)
     if len(ids) > MOST_IDS:
         raise BadQuery(f"{len(ids)} ids were asked for; at most {MOST_IDS} are answered in one call.")
-    return Query(tuple(ids), form, repair)
+    return Query(tuple(ids), form, repair, know(tags=tags, keys=keys, **words))
 
 
 def _parse_format(value: str) -> Format:

@@ -3,8 +3,8 @@
 `decide` is a function of its arguments alone: no clock, no dice, no I/O. Whoever calls it with the same catalog,
 instant, page and draws gets the same answer, so serving, explaining and replaying cannot disagree.
 
-The order of elimination: live window, priority, share or weight, creative. A page is decided as a whole, highest
-priority first over all its slots, and no creative is shown twice on it.
+The order of elimination: live window, hours, targeting, priority, share or weight, creative. A page is decided as a
+whole, highest priority first over all its slots, and no creative is shown twice on it.
 
 Choices follow the golden-ratio sequence: the n-th draw of a slot is frac(n / phi), which keeps every share within 3
 of its exact number after 10,000 draws where a lottery strays by 44 to 96. What is left over of a draw after it has
@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from adserver.catalog import PRIORITIES, Ad, Booking, Catalog, Live, Tier, is_live
 from adserver.model import Format, Group, Kind, LineItem, NoFill, Priority, Rotation, SlotId
+from adserver.targeting import UNKNOWN, Context
 
 GOLDEN = 0.6180339887498949
 """1 / phi, to the last bit of a double."""
@@ -43,6 +44,7 @@ class Page(Struct, frozen=True):
 
     asks: tuple[SlotId | Group, ...]
     format: Format = Format.HTML
+    context: Context = UNKNOWN
 
 
 class Filled(Struct, frozen=True, tag="filled"):
@@ -65,6 +67,8 @@ class Step(Enum):
     """Where a candidate was eliminated, in the order the steps are taken."""
 
     LIVE_WINDOW = "live window"
+    HOURS = "hours"
+    TARGETING = "targeting"
     PRIORITY = "priority"
     SHARE = "share"
     WEIGHT = "weight"
@@ -90,7 +94,7 @@ _RANKS = tuple(range(len(PRIORITIES)))
 _SPONSORSHIP = PRIORITIES.index(Priority.SPONSORSHIP)
 _HTML = Format.HTML
 _EVEN, _SEQUENCE = Rotation.EVEN, Rotation.SEQUENCE
-_NOT_LIVE, _OUTSIDE_SHARE = NoFill.NOT_LIVE, NoFill.OUTSIDE_SHARE
+_OUTSIDE_SHARE = NoFill.OUTSIDE_SHARE
 _NOBODY = Live((None,) * len(PRIORITIES), inf)
 """Of a slot that is not in the catalog."""
 
@@ -107,7 +111,7 @@ class _Spot:
         self.u = n * GOLDEN % 1.0
         self.others = others
         self.ad: Ad | None = None
-        self.reason = _NOT_LIVE
+        self.reason = live.reason
 
 
 def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[Lost] | None = None) -> list[Decision]:
@@ -118,10 +122,11 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
     """
     shows = SHOWS[page.format] if page.format is not _HTML else None
     bookings = catalog.bookings
+    context = page.context
     spots = [
-        _open(catalog, now, ask, draws)
+        _open(catalog, now, ask, draws, context)
         if isinstance(ask, Group) or ask not in bookings
-        else _Spot(ask, bookings[ask].at(now), draws[ask])
+        else _Spot(ask, _on(bookings[ask].at(now), context), draws[ask])
         for ask in page.asks
     ]
     used: set[str] = set()
@@ -130,18 +135,22 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
         tried = list(spots)
         for at, spot in enumerate(spots):
             if spot.ad is None and spot.others:
-                others = _try_other_slots(catalog, now, spot, draws, used, shows, trace)
+                others = _try_other_slots(catalog, now, spot, draws, context, used, shows, trace)
                 tried += others
                 spots[at] = next((other for other in others if other.ad is not None), spot)
     if trace is not None:
-        _trace_unlive_and_outranked(catalog, now, tried, trace)
+        _trace_unlive_and_outranked(catalog, now, context, tried, trace)
     return [Filled(spot.ad) if spot.ad is not None else _close(catalog, spot) for spot in spots]
 
 
-def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws) -> _Spot:
+def _on(live: Live, context: Context) -> Live:
+    return live.on(context) if live.targeted else live
+
+
+def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws, context: Context) -> _Spot:
     if isinstance(ask, Group):
         first, *others = _order(ask, draws[ask.id])
-        return _Spot(first, catalog.bookings[first].at(now), draws[first], others)
+        return _Spot(first, _on(catalog.bookings[first].at(now), context), draws[first], others)
     return _Spot(ask, _NOBODY, 0)
 
 
@@ -157,6 +166,7 @@ def _try_other_slots(
     now: float,
     spot: _Spot,
     draws: Draws,
+    context: Context,
     used: set[str],
     shows: frozenset[Kind] | None,
     trace: list[Lost] | None,
@@ -164,7 +174,7 @@ def _try_other_slots(
     """A group whose first choice stays empty is answered by the next of its slots that does not: the last one tried."""
     tried: list[_Spot] = []
     for slot in spot.others:
-        other = _Spot(slot, catalog.bookings[slot].at(now), draws[slot])
+        other = _Spot(slot, _on(catalog.bookings[slot].at(now), context), draws[slot])
         tried.append(other)
         if not _fill([other], used, shows, trace):
             break
@@ -242,7 +252,7 @@ def _choose_by_weight(
                 _trace_tier(spot, left, booking, Step.WEIGHT, "the rotation by weight chose another this time", trace)
             return ad
         left = tuple(one for one in left if one is not booking)
-        sums = tuple(accumulate(one.line_item.weight for one in left))
+        sums = tuple(accumulate(one.weight for one in left))
     return None
 
 
@@ -309,8 +319,10 @@ def _never_chosen(line_item: LineItem) -> bool:
     return not line_item.weight and line_item.priority is not Priority.SPONSORSHIP
 
 
-def _trace_unlive_and_outranked(catalog: Catalog, now: float, spots: list[_Spot], trace: list[Lost]) -> None:
-    """Candidates no tier has spoken of: their flight is not on, or a higher priority answered before them."""
+def _trace_unlive_and_outranked(
+    catalog: Catalog, now: float, context: Context, spots: list[_Spot], trace: list[Lost]
+) -> None:
+    """Candidates no tier has spoken of: it is not their time or page, or a higher priority answered before them."""
     told = {(lost.slot, lost.line_item.id) for lost in trace}
     for spot in spots:
         bookings = catalog.bookings.get(spot.slot)
@@ -322,6 +334,11 @@ def _trace_unlive_and_outranked(catalog: Catalog, now: float, spots: list[_Spot]
                 ended = line_item.ends is not None and line_item.ends <= now
                 why = "its flight has ended" if ended else "its flight has not started"
                 trace.append(Lost(spot.slot, line_item, Step.LIVE_WINDOW, why))
+            elif not catalog.is_open(booking, now):
+                why = f"it runs {', '.join(line_item.hours)} only"
+                trace.append(Lost(spot.slot, line_item, Step.HOURS, why))
+            elif booking.target and not booking.target.admits(context):
+                trace.append(Lost(spot.slot, line_item, Step.TARGETING, booking.target.why_not(context)))
             elif _never_chosen(line_item) or spot.ad is None:
                 trace.append(Lost(spot.slot, line_item, Step.WEIGHT, "its weight is 0"))
             else:

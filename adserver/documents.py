@@ -30,6 +30,8 @@ from adserver.model import (
     Rotation,
     Site,
     Slot,
+    Targeting,
+    Terms,
     WhenEmpty,
 )
 
@@ -167,6 +169,43 @@ def _nested(table: _Table) -> Parse:
     return parse_nested
 
 
+def _parse_keys(value: object) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"is {shown(value)}; expected the site's own keys, such as {{ team = ['arsenal'] }}")
+    parse_values = _many(fields.parse_term)
+    found = {}
+    for name, values in value.items():
+        try:
+            found[fields.parse_word(name)] = parse_values(values)
+        except ValueError as error:
+            raise ValueError(f"{shown(name)} {error}") from None
+    return found
+
+
+_TERMS_OF = _Field(_many(fields.parse_term))
+_TERMS = _Table(
+    Terms,
+    {
+        "section": _TERMS_OF,
+        "tag": _TERMS_OF,
+        "url": _Field(_many(fields.parse_url_beginning)),
+        "lang": _Field(_many(fields.parse_language)),
+        "country": _Field(_many(fields.parse_country)),
+        "device": _Field(_many(fields.parse_device)),
+        "keys": _Field(_parse_keys),
+    },
+)
+
+
+def _parse_terms(value: object) -> Any:
+    if value == {}:
+        raise ValueError(f"names nothing; expected some of {', '.join(_TERMS.fields)}")
+    return _nested(_TERMS)(value)
+
+
+_TARGETING = _Table(Targeting, {name: _Field(_parse_terms) for name in ("any", "all", "none", "prefer")})
+
+
 TABLES: Mapping[str, _Table] = {
     "site": _Table(
         Site,
@@ -222,6 +261,8 @@ TABLES: Mapping[str, _Table] = {
             "share": _Field(fields.parse_share),
             "weight": _Field(fields.parse_weight),
             "rotation": _Field(_choice(Rotation)),
+            "hours": _Field(_many(fields.parse_hours)),
+            "targeting": _Field(_nested(_TARGETING)),
         },
     ),
     "creative": _Table(

@@ -49,6 +49,8 @@ NO_FILLS = (
     NoFill.OUTSIDE_SHARE,
     NoFill.DUPLICATE_CREATIVE,
     NoFill.FORMAT,
+    NoFill.OUTSIDE_HOURS,
+    NoFill.NOT_TARGETED,
 )
 
 RECORD = Layout("<BBHB5sI8sIH")

@@ -10,7 +10,8 @@ from datetime import datetime
 from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from adserver.model import Size, SlotId
+from adserver import hours
+from adserver.model import DEVICES, Size, SlotId
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", re.ASCII)
@@ -18,6 +19,7 @@ _HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a
 _MAX_SLOT_ID = 2**32 - 1
 _MAX_URL = 2000
 _MAX_WEIGHT = 1e6
+_MAX_TERM = 100
 
 # Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control), and what is not seen at all:
 # blanks of no width, invisible operators, fillers of scripts not there, and tag characters.
@@ -134,6 +136,51 @@ def parse_seconds(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 30 <= value <= 86400:
         raise ValueError(f"is {shown(value)}; expected whole seconds from 30 to 86400")
     return value
+
+
+def parse_hours(value: object) -> str:
+    """A window of the week: see `hours.parse_window`."""
+    if not isinstance(value, str):
+        raise ValueError(f"is {shown(value)}; expected days and times such as 'mon-fri 06:00-22:00'")
+    text = " ".join(value.lower().split())
+    hours.parse_window(text)
+    return text
+
+
+def parse_term(value: object) -> str:
+    """A section, a tag or another word of the site's own, compared without regard to case."""
+    text = parse_name(value)
+    if len(text) > _MAX_TERM:
+        raise ValueError(f"{text!r:.80} has {len(text)} characters; at most {_MAX_TERM} are allowed")
+    return text.lower()
+
+
+def parse_url_beginning(value: object) -> str:
+    """How an address begins: with its path, or with its scheme and host."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?:https?://[!-~]|/)[!-~]{0,499}", value):
+        raise ValueError(
+            f"is {shown(value)}; expected the beginning of an address, such as '/sport/' or "
+            "'https://example.org/sport/', with other letters percent-encoded"
+        )
+    return value
+
+
+def parse_language(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z]{2,3}(?:-[a-z0-9]{2,8})*", value.lower()):
+        raise ValueError(f"is {shown(value)}; expected a language, such as 'de' or 'de-at'")
+    return value.lower()
+
+
+def parse_country(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z]{2}", value.lower()):
+        raise ValueError(f"is {shown(value)}; expected a country of two letters (ISO 3166), such as 'nl'")
+    return value.lower()
+
+
+def parse_device(value: object) -> str:
+    if value not in DEVICES:
+        raise ValueError(f"is {shown(value)}; expected one of {', '.join(map(repr, DEVICES))}")
+    return str(value)
 
 
 def parse_instant(value: object) -> float:

@@ -13,6 +13,9 @@ SlotId = NewType("SlotId", int)
 
 Size = tuple[int, int]
 
+DEVICES = ("desktop", "mobile", "tablet")
+"""What a page may be read on."""
+
 
 class Priority(Enum):
     """The order in which bookings are tried; a lower one is asked only when no higher one answers."""
@@ -167,8 +170,32 @@ class Creative(Struct, frozen=True, kw_only=True):
     political: Political | None = None
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """Values of what is known of a page, by kind. *url* holds beginnings of addresses, *keys* are the site's own."""
+
+    section: tuple[str, ...] = ()
+    tag: tuple[str, ...] = ()
+    url: tuple[str, ...] = ()
+    lang: tuple[str, ...] = ()
+    country: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
+    keys: dict[str, tuple[str, ...]] = {}
+
+
+class Targeting(Struct, frozen=True, kw_only=True):
+    """Which pages a line item is for: those with any of these, all of these, none of these; *prefer* excludes none."""
+
+    any: Terms | None = None
+    all: Terms | None = None
+    none: Terms | None = None
+    prefer: Terms | None = None
+
+
 class LineItem(Struct, frozen=True, kw_only=True):
-    """One booking: slots, dates, priority, creatives. *starts* and *ends* bound its flight; None is open."""
+    """One booking: slots, dates, priority, creatives. *starts* and *ends* bound its flight; None is open.
+
+    *hours* are windows of the week as `hours.parse_window` reads them; none is always.
+    """
 
     id: str
     name: str
@@ -181,6 +208,8 @@ class LineItem(Struct, frozen=True, kw_only=True):
     share: float | None = None
     weight: float = 1.0
     rotation: Rotation = Rotation.EVEN
+    hours: tuple[str, ...] = ()
+    targeting: Targeting | None = None
 
 
 class NoFill(Enum):
@@ -192,3 +221,5 @@ class NoFill(Enum):
     OUTSIDE_SHARE = "outside-share"
     DUPLICATE_CREATIVE = "duplicate-creative"
     FORMAT = "format"
+    OUTSIDE_HOURS = "outside-hours"
+    NOT_TARGETED = "not-targeted"

@@ -14,7 +14,7 @@ from adserver.answers import HTML, JSON, NO_STORE, NOSNIFF, Headers, Responses, 
 from adserver.catalog import Ad
 from adserver.context import PLAIN, BadQuery, Query, parse_query
 from adserver.decide import Decision, Filled, Page
-from adserver.model import Format, NoFill, Slot, SlotId
+from adserver.model import Format, NoFill, Slot
 from adserver.render import render_placeholder
 
 _MOST_SHOWN = 64
@@ -64,9 +64,9 @@ class Delivery:
         if query.format is Format.PLACEHOLDER:
             status, headers, body = self._placeholder(edition, edition.catalog.slots[slot])
         elif method == "HEAD":
-            status, headers, body = self._head(edition, slot, query.format)
+            status, headers, body = self._head(edition, Page((slot,), query.format, query.context))
         else:
-            page = Page((slot,), query.format)
+            page = Page((slot,), query.format, query.context)
             [(decision, body)] = self._answering.answer(edition, page, self._answering.now())
             status, headers = _say(decision, body)
         if self._origins:
@@ -79,8 +79,8 @@ class Delivery:
         age = edition.max_age(slot.id, self._answering.now())
         return 200, [HTML, keep_for(age), NOSNIFF, length(body)], body
 
-    def _head(self, edition: Edition, slot: SlotId, form: Format) -> tuple[int, Headers, bytes]:
-        [decision] = self._answering.peek(edition, Page((slot,), form), self._answering.now())
+    def _head(self, edition: Edition, page: Page) -> tuple[int, Headers, bytes]:
+        [decision] = self._answering.peek(edition, page, self._answering.now())
         status, headers = _say(decision, b"")
         return (200, [HTML, NO_STORE, NOSNIFF], b"") if isinstance(decision, Filled) else (status, headers, b"")
 
@@ -126,7 +126,7 @@ class Delivery:
             }
             caching = keep_for(min(ages.values(), default=0))
         else:
-            answers = self._answering.answer(edition, Page(slots, query.format), now)
+            answers = self._answering.answer(edition, Page(slots, query.format, query.context), now)
             found = {slot: _describe(*answer, ages[slot]) for slot, answer in zip(slots, answers, strict=True)}
             caching = NO_STORE
         entries = {}

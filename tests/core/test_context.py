@@ -65,7 +65,7 @@ def test_a_preview_needs_a_token() -> None:
     "query",
     [
         b"dest=https://evil.example",
-        b"url=https%3A%2F%2Fexample.com%2Fbread&section=food&tag=a&tag=b&lang=nl&country=NL&device=mobile&reader=x",
+        b"reader=x&device=toaster&section=&tag=&key=1",
         b"ua=%22%3E%3Cscript%3E&consent=1",
         b"__proto__=1&constructor=2",
         b"&&&=&==",
@@ -77,6 +77,18 @@ def test_unknown_and_idle_parameters_change_nothing(query: bytes) -> None:
     Parameters without effect are read over, whatever they hold.
     """
     assert parse_query(query) == PLAIN
+
+
+def test_what_is_said_of_the_page_is_known() -> None:
+    """
+    Section, tags, language, country, device and the site's own keys are facts, in lower case; the address is kept.
+    """
+    page = b"url=https%3A%2F%2FExample.com%2Fbread&section=Food&tag=a&tag=B&key.Team=Ajax"
+    context = parse_query(page + b"&lang=de-AT&country=NL&device=mobile").context
+    assert context.facts == {
+        "section=food", "tag=a", "tag=b", "lang=de", "lang=de-at", "country=nl", "device=mobile", "key.team=ajax"
+    }  # fmt: skip
+    assert (context.path, context.address) == ("/bread", "https://example.com/bread")
 
 
 @pytest.mark.parametrize("query", [b"id=%ff", b"id=%c3", b"id=\xff", b"format=%ed%a0%80", b"x=%80"])

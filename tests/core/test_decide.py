@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from adserver.catalog import Catalog, is_live
 from adserver.decide import SHOWS, Decision, Draws, Filled, Lost, Page, Step, Unfilled, decide, spread
-from adserver.model import Format, Group, Kind, NoFill, Priority, Rotation, SlotId
+from adserver.model import Format, Group, Kind, NoFill, Priority, Rotation, SlotId, Targeting, Terms
+from adserver.targeting import UNKNOWN, Context, know
 from tests.make import NOON, SLOT, catalog, creative, draws, group, line_item, slot, sponsorship
 
 PAGE = Page((SLOT,))
+SPORT = Targeting(any=Terms(section=("sport",)))
 ONE, TWO, THREE = SlotId(889991), SlotId(889992), SlotId(889993)
 PICKS = 10_000
 
@@ -337,6 +339,8 @@ REASONS = {
         catalog(line_item(creatives=("tag",)), creatives=[creative("tag", Kind.TAG)]),
         Page((SLOT,), Format.AMP),
     ),
+    NoFill.OUTSIDE_HOURS: (catalog(line_item(hours=("tue 06:00-22:00",))), PAGE),
+    NoFill.NOT_TARGETED: (catalog(line_item(targeting=SPORT)), PAGE),
 }
 
 
@@ -364,6 +368,43 @@ SLOTS = [SlotId(889977 + n) for n in range(5)]
 CREATIVES = [f"c-{n}" for n in range(5)]
 
 
+TERMS = [Terms(section=("sport",)), Terms(tag=("a", "b")), Terms(url=("/live/",), device=("mobile",)), None]
+CONTEXTS = [
+    UNKNOWN,
+    know(section="sport", tags=["a"]),
+    know(tags=["a", "b"], url="https://example.org/live/1"),
+    know(section="news", device="mobile"),
+]
+
+
+@st.composite
+def targetings(draw: st.DrawFn, prefer: bool) -> Targeting | None:
+    terms = st.sampled_from(TERMS)
+    if draw(st.booleans()):
+        return None
+    return Targeting(any=draw(terms), all=draw(terms), none=draw(terms), prefer=draw(terms) if prefer else None)
+
+
+def admits(targeting: Targeting | None, context: Context) -> bool:
+    """What targeting means, said once more and differently."""
+
+    def hits(terms: Terms) -> list[bool]:
+        facts = [
+            f"{kind}={value}" in context.facts
+            for kind in ("section", "tag", "device")
+            for value in getattr(terms, kind)
+        ]
+        return facts + [context.path.startswith(value) for value in terms.url]
+
+    if targeting is None:
+        return True
+    if targeting.none and any(hits(targeting.none)):
+        return False
+    if targeting.all and not all(hits(targeting.all)):
+        return False
+    return targeting.any is None or any(hits(targeting.any))
+
+
 @st.composite
 def catalogs(draw: st.DrawFn) -> Catalog:
     booked = []
@@ -381,6 +422,8 @@ def catalogs(draw: st.DrawFn) -> Catalog:
                 starts=starts,
                 ends=draw(st.sampled_from([None, (starts or NOON) + 60])),
                 rotation=draw(st.sampled_from(Rotation)),
+                hours=draw(st.sampled_from([(), ("mon 13:00-14:00",), ("mon 12:00-13:00", "sun 09:00-10:00")])),
+                targeting=draw(targetings(prefer=priority is not Priority.SPONSORSHIP)),
             )
         )
     shown = [
@@ -401,7 +444,7 @@ def pages(draw: st.DrawFn) -> Page:
         asks.insert(draw(st.integers(0, cut)), group(*pairs, (slots[-1], 1.0)))
     if draw(st.booleans()):
         asks.append(SlotId(5))
-    return Page(tuple(asks), draw(st.sampled_from(Format)))
+    return Page(tuple(asks), draw(st.sampled_from(Format)), draw(st.sampled_from(CONTEXTS)))
 
 
 NAMES: list[int | str] = [*SLOTS, "sidebar"]
@@ -434,13 +477,17 @@ def test_an_answer_keeps_every_promise(made: Catalog, now: float, page: Page, nu
             assert ad.slot.id in asked(page, at)
             assert made.by_key[ad.key] is ad
             assert is_live(ad.line_item, now)
+            assert not ad.line_item.hours or ("mon 13:00-14:00" in ad.line_item.hours) == (now >= NOON)
+            assert admits(ad.line_item.targeting, page.context)
             assert ad.creative.kind in SHOWS[page.format]
             assert ad.creative.weight
             assert ad.line_item.weight or ad.line_item.priority is Priority.SPONSORSHIP
         slot_id = decision.ad.slot.id if isinstance(decision, Filled) else decision.slot
         winner = decision.ad.line_item.priority if isinstance(decision, Filled) else None
         for tier, priority in zip(
-            made.bookings[slot_id].at(now).tiers if slot_id in made.slots else (), Priority, strict=False
+            made.bookings[slot_id].at(now).on(page.context).tiers if slot_id in made.slots else (),
+            Priority,
+            strict=False,
         ):
             if priority is winner:
                 break
@@ -503,6 +550,8 @@ def test_a_reason_is_true(made: Catalog, now: float, page: Page, numbered: Draws
         booked = one.line_item
         winner = winners.get(one.slot)
         assert (one.step is Step.LIVE_WINDOW) == (not is_live(booked, now))
+        assert one.step is not Step.TARGETING or not admits(booked.targeting, page.context)
+        assert one.step is not Step.HOURS or one.reason == f"it runs {', '.join(booked.hours)} only"
         match one.step:
             case Step.LIVE_WINDOW:
                 ended = booked.ends is not None and booked.ends <= now

@@ -1,0 +1,143 @@
+"""Which pages a booking is for: what is known of a page, and what line items ask of it.
+
+What is known of a page is a set of facts (`section=business`, `lang=de`) and its address. What is not known never
+satisfies anybody who asks for it, and never offends anybody who avoids it. Words are compared without regard to case.
+"""
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from adserver.model import DEVICES, Targeting, Terms
+
+KINDS = ("section", "tag", "url", "lang", "country", "device")
+PREFERRED = 3.0
+"""A line item that prefers a page has so many times its weight there."""
+
+
+class Context(Struct, frozen=True):
+    """What is known of a page view. *facts* are `kind=value`, lowercase; *path* and *address* are its URL's."""
+
+    facts: frozenset[str] = frozenset()
+    path: str = ""
+    address: str = ""
+
+
+UNKNOWN = Context()
+
+
+def know(
+    *,
+    section: str = "",
+    tags: Iterable[str] = (),
+    url: str = "",
+    lang: str = "",
+    country: str = "",
+    device: str = "",
+    keys: Mapping[str, Iterable[str]] | None = None,
+) -> Context:
+    """The context of a page; what is empty, or no device there is, stays unknown."""
+    facts = [f"section={section}"] if section else []
+    facts += [f"tag={tag}" for tag in tags if tag]
+    if lang:  # de-AT is German, too
+        parts = lang.replace("_", "-").split("-")
+        facts += [f"lang={'-'.join(parts[:n])}" for n in range(1, len(parts) + 1)]
+    if country:
+        facts.append(f"country={country}")
+    if device.lower() in DEVICES:
+        facts.append(f"device={device}")
+    facts += [f"key.{name}={value}" for name, values in (keys or {}).items() for value in values]
+    if not facts and not url:
+        return UNKNOWN
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        path = ""
+    return Context(frozenset(map(str.lower, facts)), path.lower(), url.lower())
+
+
+class _Asked(Struct, frozen=True):
+    """Terms made ready: facts, beginnings of paths, beginnings of whole addresses."""
+
+    facts: frozenset[str]
+    paths: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.facts or self.paths or self.addresses)
+
+    def any_of(self, context: Context) -> bool:
+        if not self.facts.isdisjoint(context.facts):
+            return True
+        return bool(
+            (self.paths and context.path.startswith(self.paths))
+            or (self.addresses and context.address.startswith(self.addresses))
+        )
+
+    def missing(self, context: Context) -> list[str]:
+        """What of it the page is not."""
+        missing = sorted(self.facts - context.facts)
+        missing += [f"url={one}" for one in self.paths if not context.path.startswith(one)]
+        missing += [f"url={one}" for one in self.addresses if not context.address.startswith(one)]
+        return missing
+
+    def found(self, context: Context) -> list[str]:
+        """What of it the page is."""
+        everything = sorted(self.facts) + [f"url={one}" for one in (*self.paths, *self.addresses)]
+        missing = set(self.missing(context))
+        return [one for one in everything if one not in missing]
+
+    def everything(self) -> list[str]:
+        return self.missing(UNKNOWN)
+
+
+def _ready(terms: Terms | None) -> _Asked:
+    if terms is None:
+        return _NOTHING
+    facts = {f"{kind}={value}" for kind in KINDS if kind != "url" for value in getattr(terms, kind)}
+    facts |= {f"key.{name}={value}" for name, values in terms.keys.items() for value in values}
+    urls = [url.lower() for url in terms.url]
+    return _Asked(
+        frozenset(map(str.lower, facts)),
+        tuple(url for url in urls if url.startswith("/")),
+        tuple(url for url in urls if not url.startswith("/")),
+    )
+
+
+_NOTHING = _Asked(frozenset(), (), ())
+
+
+class Target:
+    """A line item's targeting, made ready."""
+
+    __slots__ = ("_all", "_any", "_none", "_prefer")
+
+    def __init__(self, targeting: Targeting) -> None:
+        self._any = _ready(targeting.any)
+        self._all = _ready(targeting.all)
+        self._none = _ready(targeting.none)
+        self._prefer = _ready(targeting.prefer)
+
+    def admits(self, context: Context) -> bool:
+        if self._none.any_of(context) or (self._any and not self._any.any_of(context)):
+            return False
+        return not self._all or not self._all.missing(context)
+
+    def prefers(self, context: Context) -> bool:
+        return self._prefer.any_of(context)
+
+    def why_not(self, context: Context) -> str:
+        """Why it does not admit the page, as the rest of a sentence about the line item."""
+        if found := self._none.found(context):
+            return f"it avoids pages with {_listed(found, 'or')}"
+        if self._all and (missing := self._all.missing(context)):
+            asked = _listed(self._all.everything(), "and")
+            return f"it is for pages with {asked}; this one lacks {_listed(missing, 'and')}"
+        return f"it is for pages with {_listed(self._any.everything(), 'or')}, and this one has none of these"
+
+
+def _listed(facts: list[str], joint: str) -> str:
+    """`section business, section markets and tag banks`."""
+    words = [fact.removeprefix("key.").replace("=", " ", 1) for fact in facts]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
