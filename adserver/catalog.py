@@ -18,11 +18,13 @@ from adserver.documents import Document, Known
 from adserver.errors import Problem
 from adserver.hours import Spans
 from adserver.model import (
+    Advertiser,
     Creative,
     Group,
     Kind,
     LineItem,
     NoFill,
+    PageRule,
     Placement,
     Priority,
     Slot,
@@ -58,13 +60,17 @@ def ad_key(name: str) -> bytes:
 
 
 class Booking(Struct, frozen=True):
-    """A line item's part in one slot: its ads that fit there, the running sum of their weights, their creatives."""
+    """A line item's part in one slot: its ads that fit there, the running sum of their weights, their creatives.
+
+    *weight* is its own among the others of its priority.
+    """
 
     line_item: LineItem
     ads: tuple[Ad, ...]
     weights: tuple[float, ...]
     creatives: frozenset[str]
     weight: float
+    advertiser: Advertiser
     hours: Spans = ()
     target: Target | None = None
 
@@ -79,13 +85,15 @@ class Tier(Struct, frozen=True):
 class Live(Struct, frozen=True):
     """Who may answer in one stretch of time: a tier, or None, per priority. It holds *until* that Unix second.
 
-    *reason* is why nobody answers where there is no tier; *targeted*, whether some ask what page it is.
+    *reason* is why nobody answers where there is no tier; *targeted*, whether some ask what page it is; *blocks* are
+    those who take all of their slots on a page or none.
     """
 
     tiers: tuple[Tier | None, ...]
     until: float
     reason: NoFill = NoFill.NOT_LIVE
     targeted: bool = False
+    blocks: tuple[Booking, ...] = ()
     _narrowed: dict[Context, "Live"] = {}
 
     def on(self, context: Context) -> "Live":
@@ -94,7 +102,7 @@ class Live(Struct, frozen=True):
         if found is None:
             tiers = tuple(tier and _narrow(tier, context) for tier in self.tiers)
             reason = self.reason if any(tiers) or not any(self.tiers) else NoFill.NOT_TARGETED
-            found = Live(tiers, self.until, reason)
+            found = Live(tiers, self.until, reason, blocks=_blocks(tiers))
             if len(self._narrowed) >= _REMEMBERED:
                 self._narrowed.clear()
             self._narrowed[context] = found
@@ -151,11 +159,24 @@ class Bookings:
         open_ = [booking for booking in on if not booking.hours or hours.holds(booking.hours, minute)]
         tiers = tuple(_tier([one for one in open_ if one.line_item.priority is rank]) for rank in PRIORITIES)
         reason = NoFill.OUTSIDE_HOURS if on and not open_ else NoFill.NOT_LIVE
-        return Live(tiers, until, reason, any(one.target for one in open_), {})
+        return Live(tiers, until, reason, any(one.target for one in open_), _blocks(tiers), {})
+
+
+def _blocks(tiers: Iterable[Tier | None]) -> tuple[Booking, ...]:
+    found = (one for tier in tiers if tier for one in tier.bookings)
+    return tuple(one for one in found if one.line_item.page is PageRule.ROADBLOCK_ALL)
 
 
 def _tier(bookings: list[Booking]) -> Tier | None:
+    """Roadblocks first and by name, so that a draw that is theirs in one of their slots is theirs in all of them."""
+    if any(one.line_item.page is PageRule.ROADBLOCK_ALL for one in bookings):
+        bookings = sorted(bookings, key=_blocks_first)
     return Tier(tuple(bookings), tuple(accumulate(one.weight for one in bookings))) if bookings else None
+
+
+def _blocks_first(booking: Booking) -> tuple[bool, str]:
+    blocks = booking.line_item.page is PageRule.ROADBLOCK_ALL
+    return not blocks, booking.line_item.id if blocks else ""
 
 
 def is_live(line_item: LineItem, now: float) -> bool:
@@ -211,9 +232,12 @@ class Catalog:
 def _book(document: Document, slots: Mapping[int, Slot], week: hours.Week) -> dict[int, Bookings]:
     creatives = {creative.id: creative for creative in document.creatives}
     by_slot: dict[int, list[Booking]] = {slot: [] for slot in slots}
+    advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
+    owners = {campaign.id: advertisers[campaign.advertiser] for campaign in document.campaigns}
     for line_item in document.line_items:
         spans = hours.spans_of(line_item.hours)
         target = Target(line_item.targeting) if line_item.targeting else None
+        owner = owners[line_item.campaign]
         for slot_id in line_item.slots:
             slot = slots[slot_id]
             named = (creatives[name] for name in line_item.creatives)
@@ -223,7 +247,7 @@ def _book(document: Document, slots: Mapping[int, Slot], week: hours.Week) -> di
             ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
             weights = tuple(accumulate(creative.weight for creative in fitting))
             names = frozenset(ad.creative.id for ad in ads)
-            by_slot[slot_id].append(Booking(line_item, ads, weights, names, line_item.weight, spans, target))
+            by_slot[slot_id].append(Booking(line_item, ads, weights, names, line_item.weight, owner, spans, target))
     return {slot_id: Bookings(bookings, week) for slot_id, bookings in by_slot.items()}
 
 

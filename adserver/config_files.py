@@ -199,7 +199,8 @@ def _raw(struct: Struct) -> dict[str, Any]:
     raw: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(struct)):
         value = getattr(struct, field.name)
-        if field.name != "image_size" and value is not None and (field.required or value != field.default):
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if field.name != "image_size" and value is not None and (field.required or value != default):
             raw[field.name] = _plain(field.name, value)
     return raw
 

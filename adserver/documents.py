@@ -24,6 +24,7 @@ from adserver.model import (
     Kind,
     LineItem,
     Member,
+    PageRule,
     Placement,
     Political,
     Priority,
@@ -242,6 +243,7 @@ TABLES: Mapping[str, _Table] = {
             "id": _ID,
             "name": _NAME,
             "categories": _Field(_many(fields.parse_word, least=0)),
+            "several": _Field(fields.parse_flag),
             "contact": _Field(fields.parse_name),
             "count_level": _Field(_count_level),
         },
@@ -263,6 +265,7 @@ TABLES: Mapping[str, _Table] = {
             "rotation": _Field(_choice(Rotation)),
             "hours": _Field(_many(fields.parse_hours)),
             "targeting": _Field(_nested(_TARGETING)),
+            "page": _Field(_choice(PageRule)),
         },
     ),
     "creative": _Table(

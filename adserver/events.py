@@ -51,6 +51,7 @@ NO_FILLS = (
     NoFill.FORMAT,
     NoFill.OUTSIDE_HOURS,
     NoFill.NOT_TARGETED,
+    NoFill.PAGE_RULE,
 )
 
 RECORD = Layout("<BBHB5sI8sIH")

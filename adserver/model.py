@@ -50,6 +50,14 @@ class Rotation(Enum):
     SEQUENCE = "sequence"
 
 
+class PageRule(Enum):
+    """How many of its slots a line item takes on one page: one, as many as it can, or all of them together or none."""
+
+    ONE = "one"
+    ROADBLOCK_ANY = "roadblock_any"
+    ROADBLOCK_ALL = "roadblock_all"
+
+
 class Kind(Enum):
     """What a creative is made of."""
 
@@ -119,11 +127,14 @@ class Placement(Struct, frozen=True, kw_only=True):
 
 
 class Advertiser(Struct, frozen=True, kw_only=True):
-    """Who buys."""
+    """Who buys. *categories* are what no two line items on one page share; *several* asks to be on a page with more
+    than one line item.
+    """
 
     id: str
     name: str
     categories: tuple[str, ...] = ()
+    several: bool = False
     contact: str | None = None
     count_level: int = 2
     """What an event must survive before it is acknowledged: 2, this machine's power; 3, its loss with the disk."""
@@ -210,6 +221,7 @@ class LineItem(Struct, frozen=True, kw_only=True):
     rotation: Rotation = Rotation.EVEN
     hours: tuple[str, ...] = ()
     targeting: Targeting | None = None
+    page: PageRule = PageRule.ONE
 
 
 class NoFill(Enum):
@@ -223,3 +235,4 @@ class NoFill(Enum):
     FORMAT = "format"
     OUTSIDE_HOURS = "outside-hours"
     NOT_TARGETED = "not-targeted"
+    PAGE_RULE = "page-rule"

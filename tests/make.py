@@ -20,6 +20,7 @@ from adserver.model import (
     Kind,
     LineItem,
     Member,
+    PageRule,
     Political,
     Priority,
     Site,
@@ -55,7 +56,7 @@ def group(*members: int | tuple[int, float], id: str = "sidebar") -> Group:  # n
 
 
 def advertiser(id: str = "acme", **fields: Any) -> Advertiser:  # noqa: A002
-    return Advertiser(**{"id": id, "name": id.title(), **fields})
+    return Advertiser(**{"id": id, "name": id.title(), "several": True, **fields})
 
 
 def campaign(id: str = "spring", **fields: Any) -> Campaign:  # noqa: A002
@@ -97,6 +98,7 @@ def line_item(id: str = "spring-sale", **fields: Any) -> LineItem:  # noqa: A002
         "priority": Priority.STANDARD,
         "slots": (SLOT,),
         "creatives": (f"{id}-loaf",),
+        "page": PageRule.ROADBLOCK_ANY,
     }
     return LineItem(**{**quiet, **fields})
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adserver.catalog import Catalog, is_live
 from adserver.decide import SHOWS, Decision, Draws, Filled, Lost, Page, Step, Unfilled, decide, spread
-from adserver.model import Format, Group, Kind, NoFill, Priority, Rotation, SlotId, Targeting, Terms
+from adserver.model import Format, Group, Kind, LineItem, NoFill, PageRule, Priority, Rotation, SlotId, Targeting, Terms
 from adserver.targeting import UNKNOWN, Context, know
 from tests.make import NOON, SLOT, catalog, creative, draws, group, line_item, slot, sponsorship
 
@@ -340,6 +340,10 @@ REASONS = {
         Page((SLOT,), Format.AMP),
     ),
     NoFill.OUTSIDE_HOURS: (catalog(line_item(hours=("tue 06:00-22:00",))), PAGE),
+    NoFill.PAGE_RULE: (
+        catalog(line_item(slots=(SLOT, ONE), page=PageRule.ONE, creatives=("a", "b"))),
+        Page((ONE, SLOT)),
+    ),
     NoFill.NOT_TARGETED: (catalog(line_item(targeting=SPORT)), PAGE),
 }
 
@@ -423,6 +427,7 @@ def catalogs(draw: st.DrawFn) -> Catalog:
                 ends=draw(st.sampled_from([None, (starts or NOON) + 60])),
                 rotation=draw(st.sampled_from(Rotation)),
                 hours=draw(st.sampled_from([(), ("mon 13:00-14:00",), ("mon 12:00-13:00", "sun 09:00-10:00")])),
+                page=draw(st.sampled_from(PageRule)),
                 targeting=draw(targetings(prefer=priority is not Priority.SPONSORSHIP)),
             )
         )
@@ -455,6 +460,12 @@ moments = st.sampled_from([NOON - 61, NOON - 60, NOON, NOON + 59, NOON + 60, NOO
 def asked(page: Page, at: int) -> set[int]:
     ask = page.asks[at]
     return {member.slot for member in ask.slots} if isinstance(ask, Group) else {ask}
+
+
+def may_join(line_item: LineItem, decisions: list[Decision]) -> bool:
+    """Whether page rules leave it to the draws; who shows in all of its slots or in none is seen in test_page_rules."""
+    shown = [one.ad.line_item for one in decisions if isinstance(one, Filled)]
+    return line_item.page is PageRule.ROADBLOCK_ANY or (line_item.page is PageRule.ONE and line_item not in shown)
 
 
 @settings(deadline=None, max_examples=120)
@@ -494,6 +505,7 @@ def test_an_answer_keeps_every_promise(made: Catalog, now: float, page: Page, nu
             for booking in tier.bookings if tier else ():
                 left = [one for one in booking.ads if one.creative.kind in SHOWS[page.format]]
                 could = priority is not Priority.SPONSORSHIP and booking.line_item.weight
+                could = could and may_join(booking.line_item, decisions)
                 assert not could or all(one.creative.id in used for one in left)
 
 

@@ -5,6 +5,7 @@ Beside the bookings a file has `[[page]]` tables, each a page view, or many:
     at      the instant, with an offset
     asks    slot ids, and groups by name
     format  what the page is, such as "email"; a web page when it is not said
+    query   what the page says of itself, as in a request
     shows   per ask the line item that answers; "nothing: not-live" and the like where none does
     creatives  the creatives of those that answer
     because    why others did not answer: line item = "step: reason"
@@ -22,6 +23,7 @@ import msgspec
 import pytest
 
 from adserver.catalog import Catalog, check
+from adserver.context import parse_query
 from adserver.decide import Decision, Filled, Lost, Page, decide
 from adserver.documents import TABLES, read_tables
 from adserver.model import Format, Group, SlotId
@@ -36,6 +38,7 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
     at: datetime
     asks: list[int | str]
     format: Format = Format.HTML
+    query: str = ""
     shows: list[str] | None = None
     creatives: list[str] | None = None
     because: dict[str, str] = {}
@@ -45,7 +48,7 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
 
     def page(self, catalog: Catalog) -> Page:
         asks: list[SlotId | Group] = [SlotId(one) if isinstance(one, int) else catalog.groups[one] for one in self.asks]
-        return Page(tuple(asks), self.format)
+        return Page(tuple(asks), self.format, parse_query(self.query.encode()).context)
 
 
 def read_story(path: Path) -> tuple[Catalog, list[View]]:

@@ -1,0 +1,132 @@
+"""A page is decided as a whole: who may stand beside whom, and roadblocks of all of their slots or none."""
+
+import random
+from collections import Counter
+
+import pytest
+from msgspec import structs
+
+from adserver.catalog import Ad, Catalog
+from adserver.decide import Filled, Page, decide
+from adserver.model import Campaign, LineItem, PageRule, Priority, Rotation, SlotId
+from tests.make import NOON, SLOT, advertiser, catalog, creative, document, draws, line_item, sponsorship
+
+SLOTS = [SlotId(889977 + n) for n in range(5)]
+PAGES = 100_000
+CATEGORIES = ["bank", "car", "food"]
+
+
+def random_catalog(draw: random.Random) -> Catalog:
+    """Advertisers with categories, each with some line items of every page rule."""
+    advertisers = [
+        advertiser(
+            f"adv-{n}", several=draw.random() < 0.3, categories=tuple(draw.sample(CATEGORIES, draw.randrange(3)))
+        )
+        for n in range(5)
+    ]
+    items, creatives = list[LineItem](), []
+    for n in range(9):
+        owner = draw.choice(advertisers)
+        names = [f"c-{n}-{m}" for m in range(draw.randint(1, 4))]
+        creatives += [creative(name, advertiser=owner.id) for name in names]
+        priority = draw.choice(list(Priority))
+        items.append(
+            line_item(
+                f"li-{n}",
+                campaign=owner.id,
+                priority=priority,
+                share=10.0 if priority is Priority.SPONSORSHIP else None,
+                weight=draw.choice([0.5, 1.0, 3.0]),
+                slots=tuple(draw.sample(SLOTS, draw.randint(1, 3))),
+                creatives=tuple(names),
+                page=draw.choice(list(PageRule)),
+                rotation=draw.choice(list(Rotation)),
+            )
+        )
+    made = document(*items, creatives=creatives)
+    campaigns = tuple(Campaign(id=one.id, name=one.id, advertiser=one.id) for one in advertisers)
+    return Catalog(structs.replace(made, advertisers=tuple(advertisers), campaigns=campaigns), 1)
+
+
+def keeps_the_rules(made: Catalog, page: Page, ads: list[Ad]) -> None:
+    owners = {one.id: made.advertisers[one.advertiser] for one in made.campaigns.values()}
+    items = {ad.line_item.id: ad.line_item for ad in ads}
+    times = Counter(ad.line_item.id for ad in ads)
+    assert len({ad.creative.id for ad in ads}) == len(ads)
+    categories = [name for item in items.values() for name in owners[item.campaign].categories]
+    assert len(set(categories)) == len(categories), "two line items of one category"
+    buyers = Counter(owners[item.campaign].id for item in items.values())
+    assert all(n == 1 or made.advertisers[name].several for name, n in buyers.items()), "an advertiser twice"
+    for item in items.values():
+        match item.page:
+            case PageRule.ONE:
+                assert times[item.id] == 1
+            case PageRule.ROADBLOCK_ALL:
+                assert {ad.slot.id for ad in ads if ad.line_item is item} == set(item.slots) <= set(page.asks)
+
+
+def test_every_page_keeps_the_rules() -> None:
+    """
+    Of 100,000 random pages none shows two line items of one category, an advertiser twice that did not ask for it, a
+    line item in two slots that is sold one, or a part of a roadblock; and roadblocks do show.
+    """
+    draw = random.Random(7)
+    blocks = 0
+    for turn in range(PAGES // 100):
+        made = random_catalog(draw)
+        for n in range(100):
+            page = Page(tuple(draw.sample(SLOTS, draw.randint(1, 5))))
+            decisions = decide(made, NOON, page, draws(turn * 100 + n))
+            ads = [one.ad for one in decisions if isinstance(one, Filled)]
+            keeps_the_rules(made, page, ads)
+            blocks += any(ad.line_item.page is PageRule.ROADBLOCK_ALL and len(ad.line_item.slots) > 1 for ad in ads)
+    assert blocks > PAGES / 100
+
+
+@pytest.mark.parametrize("rotation", Rotation)
+def test_a_roadblock_has_its_share_of_pages_and_its_creatives_take_turns(rotation: Rotation) -> None:
+    """
+    60 % of 10,000 pages, give or take 3, for it; what is left is its neighbours' in their own shares.
+    """
+    block = sponsorship(
+        "block", 60, slots=(SLOTS[0], SLOTS[1]), creatives=("a", "b", "c", "d"), page=PageRule.ROADBLOCK_ALL,
+        rotation=rotation,
+    )  # fmt: skip
+    made = catalog(
+        block, sponsorship("one", 30, slots=(SLOTS[0],)), sponsorship("other", 40, slots=(SLOTS[1],)),
+        line_item("rest", slots=(SLOTS[0],)),
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
+    for n in range(10_000):
+        numbers: dict[int | str, int] = {SLOTS[0]: n, SLOTS[1]: 7 * n + 3}
+        for one in decide(made, NOON, Page((SLOTS[1], SLOTS[0])), numbers):
+            if isinstance(one, Filled):
+                counts[one.ad.line_item.id] += 1
+                shown[one.ad.creative.id] += 1
+    exact = {"block": 12_000, "one": 3000, "other": 4000, "rest": 1000}
+    assert all(abs(counts[name] - n) <= 6 for name, n in exact.items()), counts
+    assert all(abs(shown[name] - 3000) <= 30 for name in "abcd"), shown
+
+
+def test_a_roadblock_with_too_few_creatives_shows_nowhere() -> None:
+    """
+    No creative is shown twice on a page, so a roadblock of two slots with one creative leaves both to others.
+    """
+    block = line_item("block", slots=(SLOTS[0], SLOTS[1]), page=PageRule.ROADBLOCK_ALL)
+    made = catalog(block, line_item("rest", slots=(SLOTS[0], SLOTS[1]), creatives=("x", "y"), priority=Priority.BULK))
+    found = decide(made, NOON, Page((SLOTS[0], SLOTS[1])), draws())
+    assert [one.ad.line_item.id if isinstance(one, Filled) else one.reason for one in found] == ["rest", "rest"]
+
+
+def test_a_roadblock_of_one_slot_is_a_booking_like_any_other() -> None:
+    """
+    All of its slots is one; it shares its slot by weight, also on a page of that slot alone.
+    """
+    made = catalog(line_item("block", page=PageRule.ROADBLOCK_ALL), line_item("other"))
+    counts: Counter[str] = Counter()
+    for n in range(1000):
+        [one] = decide(made, NOON, Page((SLOT,)), draws(n))
+        assert isinstance(one, Filled)
+        counts[one.ad.line_item.id] += 1
+    assert counts == {"block": 500, "other": 500}
