@@ -16,6 +16,7 @@ from adserver.days import Days
 from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide
 from adserver.errors import JournalUnavailable
 from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
+from adserver.explain import Explanation, explain
 from adserver.journal import Ledger
 from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
@@ -206,6 +207,10 @@ class Answering:
         """What `answer` would decide next; counts nothing."""
         draws: Draws = PageDraws(dict(self._counters))
         return decide(edition.catalog, now, page, draws)
+
+    def explain(self, edition: Edition, page: Page) -> list[Explanation]:
+        """Why `answer` would decide *page* as it would next; counts nothing."""
+        return explain(edition.catalog, self.now(), page, PageDraws(dict(self._counters)))
 
     def note_unknown(self) -> None:
         """A number anybody can invent was asked for: counted under its reason alone."""

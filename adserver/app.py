@@ -113,7 +113,7 @@ class Worker:
             condition,
         )
         site = Site(settings, live, articles)
-        pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed)))
+        pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed), delivery))
         tracking = Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct)
         self._delivery, self._articles, self._tracking = delivery, articles, tracking
         loops: list[Loop] = [
@@ -225,7 +225,7 @@ class Worker:
 _TRACKING = frozenset(prefix.encode() for prefix in ROUTES)
 
 
-def _routes(health: Health, site: Site, methodology: Methodology) -> list[Route]:
+def _routes(health: Health, site: Site, methodology: Methodology, delivery: Delivery) -> list[Route]:
     return [
         Route("/", site.sample_page),
         Route("/sample/{name}", site.sample_file),
@@ -237,6 +237,7 @@ def _routes(health: Health, site: Site, methodology: Methodology) -> list[Route]
         Route("/metrics", health.metrics),
         Route("/openapi.json", site.openapi),
         Route("/api/report", health.report),
+        Route("/api/explain/{id}", delivery.explain),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`, `torture`.
+"""The command line: `adserver serve`, `check`, `apply`, `export`, `explain`, `report`, `journal`, `torture`.
 
 Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 something it needs is away.
 """
@@ -10,7 +10,9 @@ import getpass
 import io
 import os
 import sys
+import time
 import types
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -164,6 +166,55 @@ def _report(settings: Settings, options: argparse.Namespace) -> int:
         sys.stdout.write(_as_csv(found))
     else:
         sys.stdout.write(_as_table(found))
+    return DONE
+
+
+def _explain(settings: Settings, options: argparse.Namespace) -> int:
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from adserver.catalog import Catalog
+    from adserver.decide import Page
+    from adserver.explain import explain
+    from adserver.model import SlotId
+    from adserver.publish import export
+    from adserver.store import open_store
+    from adserver.targeting import know
+
+    async def read() -> Any:
+        async with open_store(settings.store_url) as store:
+            return await export(store)
+
+    live = asyncio.run(read())
+    if live is None:
+        what = "nothing is published yet; start the service, or publish with 'adserver apply'"
+        return _say(AdserverError(what), INPUT_AT_FAULT)
+    catalog = Catalog(live[0].document, live[0].number)
+    now = time.time()
+    if options.at:
+        try:
+            at = datetime.fromisoformat(options.at)
+        except ValueError:
+            what = f"--at {options.at!r:.60}: expected an instant, such as 2026-03-10T09:00"
+            return _say(AdserverError(what), INPUT_AT_FAULT)
+        zone = ZoneInfo(catalog.document.site.time_zone)
+        now = (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()
+    keys: dict[str, list[str]] = {}
+    for pair in options.key:
+        name, _, value = pair.partition("=")
+        keys.setdefault(name, []).append(value)
+    said = {name: getattr(options, name) for name in ("section", "url", "lang", "country", "device")}
+    context = know(tags=options.tag, keys=keys, **said)
+    page = Page(tuple(SlotId(slot) for slot in options.slots), context=context)
+    found = explain(catalog, now, page, defaultdict(lambda: options.view))
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        return DONE
+    for number, one in enumerate(found):
+        rows = [[row.line_item, row.priority, row.step or "shows", row.reason] for row in one.candidates]
+        print("\n" * bool(number) + f"{one.slot}, {one.at}, version {one.version}", one.sentence, sep="\n")
+        if rows:
+            print("", _columns(["line item", "priority", "step", "reason"], rows), sep="\n", end="")
     return DONE
 
 
@@ -386,6 +437,22 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("directory", help="directory to write; it is created")
     export.add_argument("--force", action="store_true", help="write into a directory that holds *.toml files already")
     _add_store(export)
+    explained = _add(commands, "explain", _explain, "why an ad shows in a slot, or why none does")
+    explained.description = (
+        "Ask the live catalog what it would show and why: one sentence, and every booking with what removed it. "
+        "Several slots are decided as one page. Nothing is counted."
+    )
+    explained.add_argument("slots", metavar="SLOT", type=int, nargs="+", help="slot id; several make a page")
+    explained.add_argument("--at", metavar="INSTANT", help="such as 2026-03-10T09:00, newsroom time (default: now)")
+    explained.add_argument("--view", metavar="N", type=int, default=0, help="which view it is (default: 0)")
+    for name in ("section", "url", "lang", "country", "device"):
+        explained.add_argument(f"--{name}", metavar="TEXT", default="", help=f"the page's {name}, as in a request")
+    explained.add_argument("--tag", metavar="TEXT", action="append", default=[], help="a tag of the page; repeat it")
+    explained.add_argument(
+        "--key", metavar="NAME=TEXT", action="append", default=[], help="a key of the site's own; repeat it"
+    )
+    explained.add_argument("--json", action="store_true", help="the same as JSON")
+    _add_store(explained)
     report = _add(commands, "report", _report, "requests, served, impressions, viewables and clicks")
     report.add_argument("--from", dest="first", metavar="DATE", help="first day, such as 2026-03-01 (default: today)")
     report.add_argument("--to", dest="last", metavar="DATE", help="last day (default: today)")

@@ -137,6 +137,13 @@ def _paths() -> dict[str, Any]:
                 "Delivery figures", {"200": _answer("The figures.", _json("Report")), **_problems(400, 503)}
             ),
         },
+        "/api/explain/{id}": {
+            "parameters": [_path("id", "Ad id of the slot."), *context],
+            "get": _operation(
+                "Why an ad shows in a slot, or why none does",
+                {"200": _answer("The explanation.", _json("Explanation")), **_problems(400, 403, 404)},
+            ),
+        },
         "/": {
             "get": _operation(
                 "The sample page, on the sample configuration",
@@ -242,6 +249,24 @@ def _schemas() -> dict[str, Any]:
                 "status": {"type": "string", "enum": ["ok", "degraded", "failing"]},
                 "reasons": {"type": "array", "items": text},
                 "catalog_version": number,
+            }
+        ),
+        "Explanation": _object(
+            {
+                "slot": number,
+                "at": text,
+                "version": number,
+                "filled": flag,
+                "line_item": maybe,
+                "creative": maybe,
+                "reason": maybe,
+                "sentence": text,
+                "candidates": {
+                    "type": "array",
+                    "items": _object(
+                        {"line_item": text, "name": text, "priority": text, "step": maybe, "reason": text}
+                    ),
+                },
             }
         ),
         "Report": _object(

@@ -8,9 +8,24 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from adserver.answering import Answering, Edition
-from adserver.answers import HTML, JSON, NO_STORE, NOSNIFF, Headers, Responses, Scope, Send, keep_for, length, wire
+from adserver.answers import (
+    HTML,
+    JSON,
+    NO_STORE,
+    NOSNIFF,
+    Headers,
+    Responses,
+    Scope,
+    Send,
+    keep_for,
+    length,
+    problem_response,
+    wire,
+)
 from adserver.catalog import Ad
 from adserver.context import PLAIN, BadQuery, Query, parse_query
 from adserver.decide import Decision, Filled, Page
@@ -113,6 +128,20 @@ class Delivery:
         if self._origins:
             self._allow_origin(scope, headers)
         await self._responses.send(send, "ads", 200, headers, body)
+
+    async def explain(self, request: Request) -> Response:
+        """Why this worker would answer the next view of a slot as it would; decides and counts nothing."""
+        edition = self._answering.edition()
+        slot = edition.slots.get(request.path_params["id"].encode("utf-8", "replace"))
+        if slot is None:
+            return problem_response(404, "There is no slot with this ad id. Ad ids are plain numbers, such as 889990.")
+        try:
+            query = parse_query(request.scope["query_string"])
+        except BadQuery as error:
+            return problem_response(error.status, str(error))
+        [found] = self._answering.explain(edition, Page((slot,), query.format, query.context))
+        headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+        return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")
 
     def _fill(self, edition: Edition, query: Query) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
         """An entry for each id asked, and the answer's cache-control header."""

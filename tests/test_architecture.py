@@ -34,6 +34,7 @@ CORE = {
     "documents": "errors fields model",
     "catalog": "documents errors hours model targeting",
     "decide": "catalog model targeting",
+    "explain": "catalog decide model",
     "render": "catalog model",
     "tally": "events",
     "report": "days events",

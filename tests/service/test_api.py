@@ -12,6 +12,7 @@ from starlette.routing import Route
 from adserver import app, tracking
 from adserver.health import Health
 from adserver.methodology import Methodology
+from adserver.serving import Delivery
 from adserver.site import Site
 from tests.service.live import Service, tokens
 
@@ -28,7 +29,8 @@ def test_description_names_every_route_and_no_other(described: dict[str, Any]) -
     """
     health = Health(*[None] * len(Health.__struct_fields__))  # type: ignore[arg-type]
     site = Site(*[None] * len(Site.__struct_fields__))  # type: ignore[arg-type]
-    routes = app._routes(health, site, Methodology(*[None] * 3))  # type: ignore[arg-type]
+    delivery = Delivery(None, None)  # type: ignore[arg-type]
+    routes = app._routes(health, site, Methodology(*[None] * 3), delivery)  # type: ignore[arg-type]
     routed = {_plain(route.path) for route in routes if isinstance(route, Route)}
     by_hand = {"/ads/{}", "/ads", "/render", *(f"{prefix}{{}}" for prefix in tracking.ROUTES)}
 
@@ -108,7 +110,8 @@ def test_good_calls_are_as_described(service: Service, described: dict[str, Any]
         ("POST", "/v/{token}", f"/v/{token}"), ("GET", "/c/{token}", f"/c/{token}"), ("GET", "/metrics", "/metrics"),
         ("GET", "/readyz", "/readyz"), ("GET", "/healthz", "/healthz"), ("GET", "/api/report", "/api/report?by=hour"),
         ("GET", "/api/report", "/api/report?by=x"), ("GET", "/", "/"), ("GET", "/favicon.ico", "/favicon.ico"),
-        ("GET", "/methodology", "/methodology"),
+        ("GET", "/methodology", "/methodology"), ("GET", "/api/explain/{id}", "/api/explain/889990?section=travel"),
+        ("GET", "/api/explain/{id}", "/api/explain/1"), ("GET", "/api/explain/{id}", "/api/explain/889990?at=x"),
         ("GET", "/sample/{name}", "/sample/page.css"), ("GET", "/sample/{name}", "/sample/page.js"),
         ("GET", "/openapi.json", "/openapi.json"), ("POST", "/render", "/render"),
     ]  # fmt: skip
