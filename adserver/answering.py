@@ -20,6 +20,7 @@ from adserver.explain import Explanation, explain
 from adserver.journal import Ledger
 from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
+from adserver.pacer import Pacer
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
 from adserver.token import Mint
@@ -118,6 +119,7 @@ class Answering:
         self._meter = meter
         self._public_url = public_url
         self._counters: dict[int | str, int] = {}
+        self.pacer = Pacer(self._counters)
         self._unfilled = {reason: metrics.UNFILLED.labels(reason.value) for reason in NoFill}
         self._latest = 0.0
         self._ahead = time.time() - _steady()
@@ -186,14 +188,20 @@ class Answering:
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
         day, hour = self._locate(now)
-        decisions = decide(edition.catalog, now, page, PageDraws(self._counters))
+        pacer = self.pacer
+        decisions = decide(edition.catalog, now, page, PageDraws(self._counters), pacer.pace)
+        pacer.last_page = page
         form, ready = page.format.value, edition.ready
         if len(decisions) == 1 and isinstance(alone := decisions[0], Filled):
+            if alone.ad.line_item.goal is not None:
+                pacer.note(alone.ad.line_item.id)
             return [(alone, self._serve_alone(ready(alone.ad, form, True), now, day, hour))]  # noqa: FBT003
         served: list[Ready] = []
         for decision in decisions:
             if isinstance(decision, Filled):
                 served.append(ready(decision.ad, form, not served))
+                if decision.ad.line_item.goal is not None:
+                    pacer.note(decision.ad.line_item.id)
         snippets = self._serve(served, now, day, hour)
         if len(snippets) == len(decisions):
             return list(zip(decisions, snippets, strict=True))
@@ -206,11 +214,11 @@ class Answering:
     def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
         """What `answer` would decide next; counts nothing."""
         draws: Draws = PageDraws(dict(self._counters))
-        return decide(edition.catalog, now, page, draws)
+        return decide(edition.catalog, now, page, draws, self.pacer.pace)
 
     def explain(self, edition: Edition, page: Page) -> list[Explanation]:
         """Why `answer` would decide *page* as it would next; counts nothing."""
-        return explain(edition.catalog, self.now(), page, PageDraws(dict(self._counters)))
+        return explain(edition.catalog, self.now(), page, PageDraws(dict(self._counters)), self.pacer.pace)
 
     def note_unknown(self) -> None:
         """A number anybody can invent was asked for: counted under its reason alone."""

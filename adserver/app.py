@@ -119,6 +119,7 @@ class Worker:
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(_watch_clock, answering, live),
+            partial(answering.pacer.run, lambda: live.current, settings.store_url),
             partial(_watch_invariants, settings, live),
             partial(beat, settings.store_url, keys.fingerprint()),
             partial(follow_parent, parent=os.getppid()),
@@ -130,6 +131,9 @@ class Worker:
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
             closer = Closer(shipper, settings.journals, settings.store_url, book, zone, settings.rules)
             closer.clock_holds = shipper.clock_holds = answering.clock_holds
+            pacer, ships = answering.pacer, shipper
+            pacer.mark = lambda: (in_use.journal, in_use.journal.written)
+            pacer.counted = lambda mark: ships.has_counted(*mark)
             loops += [shipper.run, confirmer.run, closer.run, in_use.watch]
             in_use.handed_to(
                 answering.write_to, tracking.write_to, health.write_to, shipper.write_to, confirmer.write_to

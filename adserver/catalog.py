@@ -19,11 +19,15 @@ from adserver.errors import Problem
 from adserver.hours import Spans
 from adserver.model import (
     Advertiser,
+    Campaign,
+    Cap,
     Creative,
     Group,
     Kind,
     LineItem,
     NoFill,
+    OnShortfall,
+    Pacing,
     PageRule,
     Placement,
     Priority,
@@ -62,7 +66,8 @@ def ad_key(name: str) -> bytes:
 class Booking(Struct, frozen=True):
     """A line item's part in one slot: its ads that fit there, the running sum of their weights, their creatives.
 
-    *weight* is its own among the others of its priority.
+    *weight* is its own among the others of its priority. *capped* is whether the line item, its campaign or its
+    advertiser has a frequency cap.
     """
 
     line_item: LineItem
@@ -73,20 +78,30 @@ class Booking(Struct, frozen=True):
     advertiser: Advertiser
     hours: Spans = ()
     target: Target | None = None
+    capped: bool = False
 
 
 class Tier(Struct, frozen=True):
-    """The bookings of one priority, and the running sum of their weights."""
+    """The bookings of one priority, and the running sum of their weights.
+
+    Those with a goal are apart, in *paced*: they come first, each with as much as its pace asks for. A sponsorship has
+    a share instead, with a goal or without.
+    """
 
     bookings: tuple[Booking, ...]
     weights: tuple[float, ...]
+    paced: tuple[Booking, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[Booking, ...]:
+        return self.paced + self.bookings
 
 
 class Live(Struct, frozen=True):
     """Who may answer in one stretch of time: a tier, or None, per priority. It holds *until* that Unix second.
 
     *reason* is why nobody answers where there is no tier; *targeted*, whether some ask what page it is; *blocks* are
-    those who take all of their slots on a page or none.
+    those who take all of their slots on a page or none; *capped*, whether some ask who the reader is.
     """
 
     tiers: tuple[Tier | None, ...]
@@ -94,6 +109,7 @@ class Live(Struct, frozen=True):
     reason: NoFill = NoFill.NOT_LIVE
     targeted: bool = False
     blocks: tuple[Booking, ...] = ()
+    capped: bool = False
     _narrowed: dict[Context, "Live"] = {}
 
     def on(self, context: Context) -> "Live":
@@ -102,7 +118,7 @@ class Live(Struct, frozen=True):
         if found is None:
             tiers = tuple(tier and _narrow(tier, context) for tier in self.tiers)
             reason = self.reason if any(tiers) or not any(self.tiers) else NoFill.NOT_TARGETED
-            found = Live(tiers, self.until, reason, blocks=_blocks(tiers))
+            found = Live(tiers, self.until, reason, blocks=_blocks(tiers), capped=self.capped)
             if len(self._narrowed) >= _REMEMBERED:
                 self._narrowed.clear()
             self._narrowed[context] = found
@@ -113,7 +129,7 @@ _REMEMBERED = 256
 
 
 def _narrow(tier: Tier, context: Context) -> Tier | None:
-    admitted = [one for one in tier.bookings if one.target is None or one.target.admits(context)]
+    admitted = [one for one in tier.everyone if one.target is None or one.target.admits(context)]
     return _tier(
         [
             structs.replace(one, weight=one.weight * PREFERRED) if one.target and one.target.prefers(context) else one
@@ -132,7 +148,7 @@ class Bookings:
         self._week = week
         spans = [booking.hours for booking in self.all if booking.hours]
         self._edges = hours.edges(spans) if spans else []
-        instants = {at for booking in self.all for at in (booking.line_item.starts, booking.line_item.ends)}
+        instants = {at for booking in self.all for at in (booking.line_item.starts, last_instant(booking.line_item))}
         self._changes = sorted(at for at in instants if at is not None)
         self._live: dict[int, Live] = {}
         self._from, self._now = inf, Live((None,) * len(PRIORITIES), inf)
@@ -159,11 +175,12 @@ class Bookings:
         open_ = [booking for booking in on if not booking.hours or hours.holds(booking.hours, minute)]
         tiers = tuple(_tier([one for one in open_ if one.line_item.priority is rank]) for rank in PRIORITIES)
         reason = NoFill.OUTSIDE_HOURS if on and not open_ else NoFill.NOT_LIVE
-        return Live(tiers, until, reason, any(one.target for one in open_), _blocks(tiers), {})
+        targeted, capped = any(one.target for one in open_), any(one.capped for one in open_)
+        return Live(tiers, until, reason, targeted, _blocks(tiers), capped, {})
 
 
 def _blocks(tiers: Iterable[Tier | None]) -> tuple[Booking, ...]:
-    found = (one for tier in tiers if tier for one in tier.bookings)
+    found = (one for tier in tiers if tier for one in tier.everyone)
     return tuple(one for one in found if one.line_item.page is PageRule.ROADBLOCK_ALL)
 
 
@@ -171,7 +188,11 @@ def _tier(bookings: list[Booking]) -> Tier | None:
     """Roadblocks first and by name, so that a draw that is theirs in one of their slots is theirs in all of them."""
     if any(one.line_item.page is PageRule.ROADBLOCK_ALL for one in bookings):
         bookings = sorted(bookings, key=_blocks_first)
-    return Tier(tuple(bookings), tuple(accumulate(one.weight for one in bookings))) if bookings else None
+    if not bookings:
+        return None
+    paced = tuple(one for one in bookings if one.line_item.goal and one.line_item.share is None)
+    others = tuple(one for one in bookings if not one.line_item.goal or one.line_item.share is not None)
+    return Tier(others, tuple(accumulate(one.weight for one in others)), paced)
 
 
 def _blocks_first(booking: Booking) -> tuple[bool, str]:
@@ -179,9 +200,15 @@ def _blocks_first(booking: Booking) -> tuple[bool, str]:
     return not blocks, booking.line_item.id if blocks else ""
 
 
+def last_instant(line_item: LineItem) -> float | None:
+    """When it shows no more whatever has been delivered; None where only its goal ends it, or nothing does."""
+    return None if line_item.on_shortfall is OnShortfall.RUN_ON else line_item.ends
+
+
 def is_live(line_item: LineItem, now: float) -> bool:
     """A flight holds its first instant and not its last."""
-    return (line_item.starts is None or line_item.starts <= now) and (line_item.ends is None or now < line_item.ends)
+    ends = last_instant(line_item)
+    return (line_item.starts is None or line_item.starts <= now) and (ends is None or now < ends)
 
 
 class Catalog:
@@ -193,7 +220,9 @@ class Catalog:
         "bookings",
         "by_key",
         "campaigns",
+        "caps",
         "document",
+        "goals",
         "groups",
         "level_3",
         "placements",
@@ -212,6 +241,8 @@ class Catalog:
         self.level_3 = frozenset(advertiser.id for advertiser in document.advertisers if advertiser.count_level == 3)
         self.campaigns = {campaign.id: campaign for campaign in document.campaigns}
         self.week = hours.Week(document.site.time_zone)
+        self.goals = tuple(line_item for line_item in document.line_items if line_item.goal)
+        self.caps: Mapping[str, tuple[Limit, ...]] = _limits(document, self.campaigns, self.advertisers)
         self.bookings: Mapping[int, Bookings] = _book(document, self.slots, self.week)
         ads = (ad for bookings in self.bookings.values() for booking in bookings.all for ad in booking.ads)
         self.by_key: Mapping[bytes, Ad] = {ad.key: ad for ad in ads}
@@ -229,15 +260,39 @@ class Catalog:
         return self.bookings[slot].at(now).until
 
 
+class Limit(Struct, frozen=True):
+    """A frequency cap and whose it is: *level* is `line_item`, `campaign` or `advertiser`, *id* its id."""
+
+    level: str
+    id: str
+    cap: Cap
+
+
+def _limits(
+    document: Document, campaigns: Mapping[str, Campaign], advertisers: Mapping[str, Advertiser]
+) -> dict[str, tuple[Limit, ...]]:
+    """Every cap a line item is under, by line item: its own, its campaign's and its advertiser's."""
+    found = {}
+    for line_item in document.line_items:
+        campaign = campaigns[line_item.campaign]
+        advertiser = advertisers[campaign.advertiser]
+        owners = (("line_item", line_item), ("campaign", campaign), ("advertiser", advertiser))
+        if limits := tuple(Limit(level, one.id, cap) for level, one in owners for cap in one.frequency):
+            found[line_item.id] = limits
+    return found
+
+
 def _book(document: Document, slots: Mapping[int, Slot], week: hours.Week) -> dict[int, Bookings]:
     creatives = {creative.id: creative for creative in document.creatives}
     by_slot: dict[int, list[Booking]] = {slot: [] for slot in slots}
     advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
+    campaigns = {campaign.id: campaign for campaign in document.campaigns}
     owners = {campaign.id: advertisers[campaign.advertiser] for campaign in document.campaigns}
     for line_item in document.line_items:
         spans = hours.spans_of(line_item.hours)
         target = Target(line_item.targeting) if line_item.targeting else None
         owner = owners[line_item.campaign]
+        capped = bool(line_item.frequency or campaigns[line_item.campaign].frequency or owner.frequency)
         for slot_id in line_item.slots:
             slot = slots[slot_id]
             named = (creatives[name] for name in line_item.creatives)
@@ -247,7 +302,9 @@ def _book(document: Document, slots: Mapping[int, Slot], week: hours.Week) -> di
             ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
             weights = tuple(accumulate(creative.weight for creative in fitting))
             names = frozenset(ad.creative.id for ad in ads)
-            by_slot[slot_id].append(Booking(line_item, ads, weights, names, line_item.weight, owner, spans, target))
+            by_slot[slot_id].append(
+                Booking(line_item, ads, weights, names, line_item.weight, owner, spans, target, capped)
+            )
     return {slot_id: Bookings(bookings, week) for slot_id, bookings in by_slot.items()}
 
 
@@ -373,6 +430,7 @@ def _check_line_items(document: Document, known: Known) -> Iterable[Problem]:
             yield Problem(
                 where, "targeting 'prefer' raises a weight, and a sponsorship has a share; use 'any' or 'all'"
             )
+        yield from _check_goal(where, line_item)
         campaign = campaigns.get(line_item.campaign)
         mine = [creatives[name] for name in line_item.creatives if name in creatives]
         if campaign:
@@ -385,6 +443,26 @@ def _check_line_items(document: Document, known: Known) -> Iterable[Problem]:
                     )
         if len(mine) == len(line_item.creatives):
             yield from _check_fit(where, line_item, mine, [slots[one] for one in line_item.slots if one in slots])
+
+
+def _check_goal(where: str, line_item: LineItem) -> Iterable[Problem]:
+    goal, sponsorship = line_item.goal, line_item.priority is Priority.SPONSORSHIP
+    if goal is None:
+        if line_item.pacing is not Pacing.EVEN:
+            yield Problem(where, "field 'pacing' spreads a goal, and there is none; add 'goal' or take it out")
+        if line_item.on_shortfall is OnShortfall.RUN_ON:
+            yield Problem(where, "on_shortfall = 'run_on' goes on until a goal is reached; add 'goal' or take it out")
+        return
+    if sponsorship and line_item.pacing is not Pacing.EVEN:
+        yield Problem(where, "field 'pacing' has no use here: a sponsorship's share is its pace, its goal an end")
+    if not sponsorship and line_item.weight != 1:
+        yield Problem(where, "field 'weight' has no use beside 'goal': it gets what the goal asks for; take one out")
+    spread = not sponsorship and not goal.daily and line_item.pacing is not Pacing.ASAP
+    for name in ("starts", "ends"):
+        if spread and getattr(line_item, name) is None:
+            yield Problem(where, f"field {name!r} is missing; a goal is spread over a flight (or give pacing = 'asap')")
+    if goal.daily and line_item.on_shortfall is OnShortfall.RUN_ON:
+        yield Problem(where, "on_shortfall = 'run_on' is for a whole flight's goal; this one begins anew each day")
 
 
 def _check_fit(where: str, line_item: LineItem, mine: list[Creative], slots: list[Slot]) -> Iterable[Problem]:
@@ -414,7 +492,7 @@ def _check_shares(document: Document, known: Known) -> Iterable[Problem]:
             continue
         spans[line_item.id] = hours.spans_of(line_item.hours)
         starts = -inf if line_item.starts is None else line_item.starts
-        ends = inf if line_item.ends is None else line_item.ends
+        ends = inf if (last := last_instant(line_item)) is None else last
         for slot_id in line_item.slots if starts < ends else ():
             edges.setdefault(slot_id, []).extend(
                 [(starts, line_item.share, line_item.id), (ends, -line_item.share, line_item.id)]

@@ -1,4 +1,4 @@
-"""The command line: `adserver serve`, `check`, `apply`, `export`, `explain`, `report`, `journal`, `torture`.
+"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`, `torture`; see also `asking`.
 
 Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 something it needs is away.
 """
@@ -10,16 +10,17 @@ import getpass
 import io
 import os
 import sys
-import time
 import types
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from adserver import __version__
+from adserver import __version__, asking
+from adserver.asking import BadQuestion
+from adserver.columns import columns
 from adserver.errors import AdserverError, ConfigError, Conflict, JournalUnavailable, StoreRefused, StoreUnavailable
 from adserver.settings import PREFIX, BadSetting, Settings, descriptions, read_settings, unknown_variables
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error, USAGE)
     except (StoreUnavailable, StoreRefused) as error:
         return _say(error, AWAY)
-    except (ConfigError, Conflict) as error:
+    except (ConfigError, Conflict, BadQuestion) as error:
         return _say(error, INPUT_AT_FAULT)
     except AdserverError as error:
         return _say(error, AWAY)
@@ -169,55 +170,6 @@ def _report(settings: Settings, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _explain(settings: Settings, options: argparse.Namespace) -> int:
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
-
-    from adserver.catalog import Catalog
-    from adserver.decide import Page
-    from adserver.explain import explain
-    from adserver.model import SlotId
-    from adserver.publish import export
-    from adserver.store import open_store
-    from adserver.targeting import know
-
-    async def read() -> Any:
-        async with open_store(settings.store_url) as store:
-            return await export(store)
-
-    live = asyncio.run(read())
-    if live is None:
-        what = "nothing is published yet; start the service, or publish with 'adserver apply'"
-        return _say(AdserverError(what), INPUT_AT_FAULT)
-    catalog = Catalog(live[0].document, live[0].number)
-    now = time.time()
-    if options.at:
-        try:
-            at = datetime.fromisoformat(options.at)
-        except ValueError:
-            what = f"--at {options.at!r:.60}: expected an instant, such as 2026-03-10T09:00"
-            return _say(AdserverError(what), INPUT_AT_FAULT)
-        zone = ZoneInfo(catalog.document.site.time_zone)
-        now = (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()
-    keys: dict[str, list[str]] = {}
-    for pair in options.key:
-        name, _, value = pair.partition("=")
-        keys.setdefault(name, []).append(value)
-    said = {name: getattr(options, name) for name in ("section", "url", "lang", "country", "device")}
-    context = know(tags=options.tag, keys=keys, **said)
-    page = Page(tuple(SlotId(slot) for slot in options.slots), context=context)
-    found = explain(catalog, now, page, defaultdict(lambda: options.view))
-    if options.json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-        return DONE
-    for number, one in enumerate(found):
-        rows = [[row.line_item, row.priority, row.step or "shows", row.reason] for row in one.candidates]
-        print("\n" * bool(number) + f"{one.slot}, {one.at}, version {one.version}", one.sentence, sep="\n")
-        if rows:
-            print("", _columns(["line item", "priority", "step", "reason"], rows), sep="\n", end="")
-    return DONE
-
-
 def _cells(found: Any) -> tuple[list[str], list[list[Any]]]:
     from adserver.report import EVENT_FIGURES, FIGURES
 
@@ -307,7 +259,7 @@ def _journal_status(settings: Settings, options: argparse.Namespace) -> int:
         on = [Days.date(day).isoformat() for day in one.days]
         days = " to ".join(dict.fromkeys([on[0], on[-1]])) if on else "-"
         rows.append([one.producer, one.state, one.records, one.counted, one.bytes, one.set_aside, days])
-    sys.stdout.write(_columns(titles, rows))
+    sys.stdout.write(columns(titles, rows))
     return DONE
 
 
@@ -331,7 +283,7 @@ def _journal_reconcile(settings: Settings, options: argparse.Namespace) -> int:
             [Days.date(one.day).isoformat(), one.producer, one.journal, one.store, one.archive, _verdict(one)]
             for one in found.lines
         ]
-        sys.stdout.write(_columns(["day", "producer", "journal", "store", "archive", ""], rows))
+        sys.stdout.write(columns(["day", "producer", "journal", "store", "archive", ""], rows))
         for one in found.differences:
             print(f"{Days.date(one.day)} {one.field}: {one.n:,} in the {one.here}, {one.m:,} in the {one.there}")
         print("Equal." if found.equal else "Something is away." if found.away else "Different.")
@@ -383,26 +335,6 @@ def _reading(read: Callable[[], Any]) -> Any:
         raise JournalUnavailable(f"the journals cannot be read: {error}") from error
 
 
-def _columns(titles: list[str], rows: list[list[Any]]) -> str:
-    """A table: numbers to the right, `-` for what is not known."""
-    shown = [
-        ["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows
-    ]
-    widths = [max(len(line[n]) for line in [titles, *shown]) for n in range(len(titles))]
-    numeric = [
-        bool(rows) and all(cell is None or isinstance(cell, int) for cell in column)
-        for column in zip(*rows, strict=True)
-    ]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, numeric or [False] * len(titles), strict=True)
-        )
-        for line in [titles, ["-" * width for width in widths], *shown]
-    ]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
 def _torture(settings: Settings, options: argparse.Namespace) -> int:
     from adserver.torture.command import run
 
@@ -437,22 +369,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("directory", help="directory to write; it is created")
     export.add_argument("--force", action="store_true", help="write into a directory that holds *.toml files already")
     _add_store(export)
-    explained = _add(commands, "explain", _explain, "why an ad shows in a slot, or why none does")
-    explained.description = (
-        "Ask the live catalog what it would show and why: one sentence, and every booking with what removed it. "
-        "Several slots are decided as one page. Nothing is counted."
-    )
-    explained.add_argument("slots", metavar="SLOT", type=int, nargs="+", help="slot id; several make a page")
-    explained.add_argument("--at", metavar="INSTANT", help="such as 2026-03-10T09:00, newsroom time (default: now)")
-    explained.add_argument("--view", metavar="N", type=int, default=0, help="which view it is (default: 0)")
-    for name in ("section", "url", "lang", "country", "device"):
-        explained.add_argument(f"--{name}", metavar="TEXT", default="", help=f"the page's {name}, as in a request")
-    explained.add_argument("--tag", metavar="TEXT", action="append", default=[], help="a tag of the page; repeat it")
-    explained.add_argument(
-        "--key", metavar="NAME=TEXT", action="append", default=[], help="a key of the site's own; repeat it"
-    )
-    explained.add_argument("--json", action="store_true", help="the same as JSON")
-    _add_store(explained)
+    asking.add_commands(partial(_add, commands), _add_store)
     report = _add(commands, "report", _report, "requests, served, impressions, viewables and clicks")
     report.add_argument("--from", dest="first", metavar="DATE", help="first day, such as 2026-03-01 (default: today)")
     report.add_argument("--to", dest="last", metavar="DATE", help="last day (default: today)")

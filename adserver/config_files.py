@@ -22,7 +22,8 @@ from PIL import Image
 from adserver.catalog import check
 from adserver.documents import TABLES, Document, Entry, Known, read_tables
 from adserver.errors import ConfigError, Problem
-from adserver.model import Creative, Kind, Size
+from adserver.fields import CAP_UNITS_S
+from adserver.model import Cap, Creative, Goal, Kind, Size
 
 MOST_FILE_BYTES = 64 * 1024 * 1024
 MOST_IMAGE_BYTES = 1024 * 1024
@@ -205,10 +206,21 @@ def _raw(struct: Struct) -> dict[str, Any]:
     return raw
 
 
+def _say_cap(cap: Cap) -> str:
+    """`3 per day`, `1 per 6 hours`."""
+    unit, seconds = next((unit, s) for unit, s in reversed(CAP_UNITS_S.items()) if cap.within_s % s == 0)
+    n = cap.within_s // seconds
+    return f"{cap.most} per {unit}" if n == 1 else f"{cap.most} per {n} {unit}s"
+
+
 def _plain(name: str, value: Any) -> Any:
     match value:
         case Enum():
             return value.value
+        case Goal():
+            return {value.of.value: value.n, **({"per": "day"} if value.daily else {})}
+        case Cap():
+            return _say_cap(value)
         case Struct():
             return _raw(value)
         case (int(), int()) if name in ("size", "sizes"):

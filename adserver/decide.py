@@ -1,9 +1,11 @@
 """Which ad answers a request, or the reason none does.
 
 `decide` is a function of its arguments alone: no clock, no dice, no I/O. Whoever calls it with the same catalog,
-instant, page and draws gets the same answer, so serving, explaining and replaying cannot disagree.
+instant, page, draws and pace gets the same answer, so serving, explaining and replaying cannot disagree.
 
-The order of elimination: live window, hours, targeting, priority, share or weight, page rules, creative. A page is
+The order of elimination: live window, hours, targeting, goal and pacing, frequency, priority, share or weight, page
+rules, creative. Within a priority, bookings with a goal come first: each has the part of the draw that its pace asks
+for, side by side like shares, so that each gets exactly that; what they leave is chosen among by weight. A page is
 decided as a whole, highest priority first over all its slots: no creative is shown twice on it, no two line items share
 a category, no advertiser has two of them unless it asks, and a roadblock has all of its slots or none.
 
@@ -13,15 +15,16 @@ chosen a line item is again evenly spread, and chooses the creative.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import accumulate
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from adserver.catalog import PRIORITIES, Ad, Booking, Catalog, Live, Tier, is_live
 from adserver.model import Format, Group, Kind, LineItem, NoFill, PageRule, Priority, Rotation, SlotId
+from adserver.pacing import Pace
 from adserver.targeting import UNKNOWN, Context
 
 GOLDEN = 0.6180339887498949
@@ -41,11 +44,16 @@ SHOWS: Mapping[Format, frozenset[Kind]] = {
 
 
 class Page(Struct, frozen=True):
-    """What a page asks for, in its order: slot ids, and groups one of whose slots shall answer."""
+    """What a page asks for, in its order: slot ids, and groups one of whose slots shall answer.
+
+    *held* are line items that this reader may not be shown now, and why; None where nobody knows, which holds back
+    every line item with a frequency cap.
+    """
 
     asks: tuple[SlotId | Group, ...]
     format: Format = Format.HTML
     context: Context = UNKNOWN
+    held: Mapping[str, str] | None = None
 
 
 class Filled(Struct, frozen=True, tag="filled"):
@@ -70,6 +78,9 @@ class Step(Enum):
     LIVE_WINDOW = "live window"
     HOURS = "hours"
     TARGETING = "targeting"
+    GOAL = "goal"
+    PACING = "pacing"
+    FREQUENCY = "frequency"
     PRIORITY = "priority"
     SHARE = "share"
     WEIGHT = "weight"
@@ -96,9 +107,11 @@ _RANKS = tuple(range(len(PRIORITIES)))
 _RANK = {priority.value: rank for rank, priority in enumerate(PRIORITIES)}
 _SPONSORSHIP = PRIORITIES.index(Priority.SPONSORSHIP)
 _HTML = Format.HTML
-_EVEN, _SEQUENCE = Rotation.EVEN, Rotation.SEQUENCE
+_EVEN, _SEQUENCE, _OPTIMISED = Rotation.EVEN, Rotation.SEQUENCE, Rotation.OPTIMISED
 _ONE, _ALL = PageRule.ONE, PageRule.ROADBLOCK_ALL
 _OUTSIDE_SHARE = NoFill.OUTSIDE_SHARE
+UNPACED = Pace()
+_UNKNOWN_READER = "it has a frequency cap, and nothing says how often this reader has seen it"
 _NOBODY = Live((None,) * len(PRIORITIES), inf)
 """Of a slot that is not in the catalog."""
 
@@ -147,6 +160,22 @@ class _Taken:
         return None
 
 
+class _How:
+    """What the whole page is decided by."""
+
+    __slots__ = ("held", "pace", "shows", "trace")
+
+    def __init__(self, page: Page, pace: Pace, trace: list[Lost] | None) -> None:
+        self.shows = SHOWS[page.format] if page.format is not _HTML else None
+        self.held = page.held
+        self.pace = pace
+        self.trace = trace
+
+    def holds(self, booking: Booking) -> str | None:
+        """Why this reader may not be shown *booking*, which has a cap; None when they may."""
+        return _UNKNOWN_READER if self.held is None else self.held.get(booking.line_item.id)
+
+
 class _Spot:
     """One ask while the page is being decided."""
 
@@ -162,13 +191,16 @@ class _Spot:
         self.reason = live.reason
 
 
-def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[Lost] | None = None) -> list[Decision]:
+def decide(
+    catalog: Catalog, now: float, page: Page, draws: Draws, pace: Pace = UNPACED, trace: list[Lost] | None = None
+) -> list[Decision]:
     """One decision for each of the page's asks, in their order.
 
     *draws* needs a number for every known slot that is asked for, for every group, and for every slot of these
-    groups. A list given as *trace* is filled with why each candidate lost.
+    groups. *pace* says how much bookings with a goal may take now. A list given as *trace* is filled with why each
+    candidate lost.
     """
-    shows = SHOWS[page.format] if page.format is not _HTML else None
+    how = _How(page, pace, trace)
     bookings = catalog.bookings
     context = page.context
     spots = [
@@ -179,15 +211,15 @@ def decide(catalog: Catalog, now: float, page: Page, draws: Draws, trace: list[L
     ]
     taken = _Taken() if len(spots) != 1 or spots[0].others or spots[0].live.blocks else None
     tried = spots
-    if _fill(spots, taken, shows, trace):
+    if _fill(spots, taken, how):
         tried = list(spots)
         for at, spot in enumerate(spots):
             if spot.ad is None and spot.others:
-                others = _try_other_slots(catalog, now, spot, draws, context, taken, shows, trace)
+                others = _try_other_slots(catalog, now, spot, draws, context, taken, how)
                 tried += others
                 spots[at] = next((other for other in others if other.ad is not None), spot)
     if trace is not None:
-        _trace_unlive_and_outranked(catalog, now, context, tried, trace)
+        _trace_unlive_and_outranked(catalog, now, context, tried, pace, trace)
     return [Filled(spot.ad) if spot.ad is not None else _close(catalog, spot) for spot in spots]
 
 
@@ -216,34 +248,35 @@ def _try_other_slots(
     draws: Draws,
     context: Context,
     taken: _Taken | None,
-    shows: frozenset[Kind] | None,
-    trace: list[Lost] | None,
+    how: _How,
 ) -> list[_Spot]:
     """A group whose first choice stays empty is answered by the next of its slots that does not: the last one tried."""
     tried: list[_Spot] = []
     for slot in spot.others:
         other = _Spot(slot, _on(catalog.bookings[slot].at(now), context), draws[slot])
         tried.append(other)
-        if not _fill([other], taken, shows, trace):
+        if not _fill([other], taken, how):
             break
     return tried
 
 
-def _fill(spots: list[_Spot], taken: _Taken | None, shows: frozenset[Kind] | None, trace: list[Lost] | None) -> int:
+def _fill(spots: list[_Spot], taken: _Taken | None, how: _How) -> int:
     """Give each spot an ad, the highest priority first over all of them; how many stay empty, and know why."""
     empty = len(spots)
     blocks = taken is not None and any(spot.live.blocks for spot in spots)
     for rank in _RANKS:
         if blocks and taken is not None:
-            empty -= _place_blocks(spots, rank, taken, shows, trace)
+            empty -= _place_blocks(spots, rank, taken, how)
         for spot in spots:
             tier = spot.live.tiers[rank]
             if tier is None or spot.ad is not None:
                 continue
             if rank == _SPONSORSHIP:
-                ad = _choose_by_share(spot, tier, taken, shows, trace)
+                ad = _choose_by_share(spot, tier, taken, how)
+            elif tier.paced:
+                ad = _choose_by_goal(spot, tier, taken, how) or _choose_by_weight(spot, tier, taken, how)
             else:
-                ad = _choose_by_weight(spot, tier, taken, shows, trace)
+                ad = _choose_by_weight(spot, tier, taken, how)
             if ad is not None:
                 spot.ad = ad
                 empty -= 1
@@ -252,9 +285,7 @@ def _fill(spots: list[_Spot], taken: _Taken | None, shows: frozenset[Kind] | Non
     return empty
 
 
-def _place_blocks(
-    spots: list[_Spot], rank: int, taken: _Taken, shows: frozenset[Kind] | None, trace: list[Lost] | None
-) -> int:
+def _place_blocks(spots: list[_Spot], rank: int, taken: _Taken, how: _How) -> int:
     """Let each roadblock of this priority have all of its slots or none; how many slots were filled.
 
     The draw of its first slot decides for all of them, so that its share is its share of pages.
@@ -270,16 +301,18 @@ def _place_blocks(
         for spot in mine:
             spot.u = mine[0].u
         tiers = [tier for spot in mine if (tier := spot.live.tiers[rank])]
-        drawn, rest = _draw(tiers[0], rank, mine[0].u)
+        drawn, rest = _draw(tiers[0], rank, mine[0].u, how.pace)
         if drawn is None or drawn.line_item is not line_item:
             continue
         trying = taken.copy()
         trying.block = line_item
-        bookings = [one for tier in tiers for one in tier.bookings if one.line_item is line_item]
+        bookings = [one for tier in tiers for one in tier.everyone if one.line_item is line_item]
         ads: list[Ad] = []
+        trace, how.trace = how.trace, None  # what fails here is told when it is asked
         for spot, booking in zip(mine, bookings, strict=True):
-            if ad := _choose_ad(spot, booking, rest, trying, shows, None):  # what fails here is told when it is asked
+            if ad := _choose_ad(spot, booking, rest, trying, how):
                 ads.append(ad)
+        how.trace = trace
         if len(ads) < len(mine):
             continue
         taken.become(trying)
@@ -288,15 +321,19 @@ def _place_blocks(
             spot.ad = ad
             if trace is not None:
                 step = Step.SHARE if rank == _SPONSORSHIP else Step.WEIGHT
-                _trace_tier(spot, tier.bookings, booking, step, "a roadblock has this page", trace)
+                _trace_tier(spot, tier.everyone, booking, step, "a roadblock has this page", how)
     return filled
 
 
-def _draw(tier: Tier, rank: int, u: float) -> tuple[Booking | None, float]:
+def _draw(tier: Tier, rank: int, u: float, pace: Pace) -> tuple[Booking | None, float]:
     """Whose draw *u* is among all of the tier, and how far into their part it lies."""
     if rank == _SPONSORSHIP:
-        return _find_sponsor(tier.bookings, u)
-    total = tier.weights[-1]
+        return _find_sponsor(tier.bookings, u, pace)
+    if tier.paced:
+        booking, u = _find_paced(tier.paced, u, pace)
+        if booking is not None:
+            return booking, u
+    total = tier.weights[-1] if tier.weights else 0.0
     if not total:
         return None, u
     at = min(bisect_right(tier.weights, u * total), len(tier.weights) - 1)
@@ -304,38 +341,84 @@ def _draw(tier: Tier, rank: int, u: float) -> tuple[Booking | None, float]:
     return tier.bookings[at], (u * total - low) / ((tier.weights[at] - low) or 1.0)
 
 
-def _choose_by_share(
-    spot: _Spot, tier: Tier, taken: _Taken | None, shows: frozenset[Kind] | None, trace: list[Lost] | None
-) -> Ad | None:
+def _choose_by_share(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -> Ad | None:
     """An ad of the sponsor whose share the draw falls into; else the next tier gets what is left of the draw."""
-    booking, rest = _find_sponsor(tier.bookings, spot.u)
+    booking, rest = _find_sponsor(tier.bookings, spot.u, how.pace)
     if booking is None:
         spot.reason, spot.u = _OUTSIDE_SHARE, rest
-        if trace is not None:
-            _trace_tier(spot, tier.bookings, None, Step.SHARE, "this draw fell outside the shares sold", trace)
+        if how.trace is not None:
+            _trace_tier(spot, tier.bookings, None, Step.SHARE, "this draw fell outside the shares sold", how)
         return None
-    ad = _choose_ad(spot, booking, rest, taken, shows, trace)
+    ad = _choose_ad(spot, booking, rest, taken, how)
     if ad is None:
         spot.u = rest  # the share's owner cannot show here; the next tier inherits the draw
-    if trace is not None:
-        _trace_tier(spot, tier.bookings, booking, Step.SHARE, "this draw belongs to another sponsor's share", trace)
+    if how.trace is not None:
+        _trace_tier(spot, tier.bookings, booking, Step.SHARE, "this draw belongs to another sponsor's share", how)
     return ad
 
 
-def _find_sponsor(tier: tuple[Booking, ...], u: float) -> tuple[Booking | None, float]:
-    """The sponsor whose part of [0, 1) holds *u*, and how far into that part (or into the unsold part) it lies."""
+def _find_sponsor(tier: tuple[Booking, ...], u: float, pace: Pace) -> tuple[Booking | None, float]:
+    """The sponsor whose part of [0, 1) holds *u*, and how far into that part (or into the unsold part) it lies.
+
+    The share of one whose goal is reached is unsold.
+    """
     low = 0.0
     for booking in tier:
-        share = (booking.line_item.share or 0.0) / 100
+        line_item = booking.line_item
+        if line_item.goal and not pace.shares.get(line_item.id):
+            continue
+        share = (line_item.share or 0.0) / 100
         if u < low + share:
             return booking, (u - low) / share
         low += share
     return None, (u - low) / (1 - low) if low < 1 else u
 
 
-def _choose_by_weight(
-    spot: _Spot, tier: Tier, taken: _Taken | None, shows: frozenset[Kind] | None, trace: list[Lost] | None
-) -> Ad | None:
+def _choose_by_goal(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -> Ad | None:
+    """An ad of the booking whose pace asks for this draw; else those without a goal get what is left of the draw."""
+    left = tier.paced
+    while left:
+        booking, spot.u = _find_paced(left, spot.u, how.pace)
+        if booking is None:
+            waiting = [one.line_item for one in left if how.pace.shares.get(one.line_item.id)]
+            spot.reason = NoFill.PACING if waiting else NoFill.GOAL
+            if how.trace is not None:
+                how.trace += [Lost(spot.slot, one, Step.PACING, how.pace.why(one)) for one in waiting]
+            return None
+        ad = _choose_ad(spot, booking, spot.u, taken, how)
+        if ad is not None:
+            if how.trace is not None:
+                others = (one for one in left if how.pace.shares.get(one.line_item.id))
+                _trace_tier(spot, others, booking, Step.PACING, "this view went to another booking's goal", how)
+                _trace_tier(spot, tier.bookings, booking, Step.WEIGHT, "a booking with a goal comes first", how)
+            return ad
+        left = tuple(one for one in left if one is not booking)
+    return None
+
+
+def _find_paced(paced: Sequence[Booking], u: float, pace: Pace) -> tuple[Booking | None, float]:
+    """The booking whose part of [0, 1) holds *u*, and how far into that part (or into what none asks for) it lies.
+
+    Side by side and not each with a draw of its own: two that ask for a third each get a third each. Where together
+    they ask for more than there is, everybody gets less alike.
+    """
+    shares = pace.shares
+    asked = [min(1.0, shares.get(one.line_item.id, 0.0) * one.weight) for one in paced]
+    total = sum(asked)
+    scale = 1.0 if total <= 1.0 else 1.0 / total
+    low, last = 0.0, None
+    for booking, part in zip(paced, asked, strict=True):
+        if part:
+            if u < low + part * scale:
+                return booking, (u - low) / (part * scale)
+            low += part * scale
+            last = booking
+    if total >= 1.0:  # rounding left a crack at the end
+        return last, 1 - 2**-53
+    return None, (u - low) / (1.0 - low)
+
+
+def _choose_by_weight(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -> Ad | None:
     """An ad of a line item chosen by weight; when its creatives are all taken, the others are chosen among."""
     left, sums = tier.bookings, tier.weights
     while left and (total := sums[-1]):
@@ -348,10 +431,10 @@ def _choose_by_weight(
                 at -= 1
             low = sums[at - 1] if at else 0.0
             booking, rest = left[at], (point - low) / ((sums[at] - low) or 1.0)
-        ad = _choose_ad(spot, booking, rest, taken, shows, trace)
+        ad = _choose_ad(spot, booking, rest, taken, how)
         if ad is not None:
-            if trace is not None:
-                _trace_tier(spot, left, booking, Step.WEIGHT, "the rotation by weight chose another this time", trace)
+            if how.trace is not None:
+                _trace_tier(spot, left, booking, Step.WEIGHT, "the rotation by weight chose another this time", how)
             return ad
         left = tuple(one for one in left if one is not booking)
         sums = tuple(accumulate(one.weight for one in left))
@@ -363,19 +446,25 @@ def _choose_ad(
     booking: Booking,
     u: float,
     taken: _Taken | None,
-    shows: frozenset[Kind] | None,
-    trace: list[Lost] | None,
+    how: _How,
 ) -> Ad | None:
     """One of the booking's ads that this page can show; None when there is none, and *spot* knows why."""
-    rotation = booking.line_item.rotation
+    if booking.capped and (why := how.holds(booking)):
+        spot.reason = NoFill.FREQUENCY
+        if how.trace is not None:
+            how.trace.append(Lost(spot.slot, booking.line_item, Step.FREQUENCY, why))
+        return None
+    rotation, shows = booking.line_item.rotation, how.shows
+    if rotation is _OPTIMISED:
+        rotation, booking = _optimised(booking, how.pace)
     if taken is None:  # the only one on the page
         if shows is None:
             return _rotate(rotation, booking.ads, booking.weights, u, spot.n)[0]
         taken = _Taken()
     if (taken.creatives or booking.line_item.page is _ALL) and (why := taken.forbids(booking)):
         spot.reason = NoFill.PAGE_RULE
-        if trace is not None:
-            trace.append(Lost(spot.slot, booking.line_item, Step.PAGE_RULE, why))
+        if how.trace is not None:
+            how.trace.append(Lost(spot.slot, booking.line_item, Step.PAGE_RULE, why))
         return None
     if shows is None:
         ad, rest = _rotate(rotation, booking.ads, booking.weights, u, spot.n)
@@ -387,13 +476,32 @@ def _choose_ad(
     ads = tuple(ad for ad in fitting if ad.creative.id not in taken.creatives)
     if not ads:
         spot.reason = NoFill.DUPLICATE_CREATIVE if fitting else NoFill.FORMAT
-        if trace is not None:
+        if how.trace is not None:
             why = "its creatives are on this page already" if fitting else "its creatives do not suit this format"
-            trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
+            how.trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
         return None
-    ad = _rotate(rotation, ads, tuple(accumulate(ad.creative.weight for ad in ads)), u, spot.n)[0]
+    weights = {ad.key: weight for ad, weight in zip(booking.ads, _apart(booking.weights), strict=True)}
+    ad = _rotate(rotation, ads, tuple(accumulate(weights[ad.key] for ad in ads)), u, spot.n)[0]
     taken.put(ad, booking)
     return ad
+
+
+def _optimised(booking: Booking, pace: Pace) -> tuple[Rotation, Booking]:
+    """The booking with the weights that its creatives have earned; evenly while nothing is known of them."""
+    earned = pace.creatives.get(booking.line_item.id)
+    if not earned:
+        return _EVEN, booking
+    weights = tuple(accumulate(earned.get(ad.creative.id, 0.0) for ad in booking.ads))
+    return (Rotation.WEIGHTED, structs.replace(booking, weights=weights)) if weights[-1] else (_EVEN, booking)
+
+
+def _apart(sums: Iterable[float]) -> list[float]:
+    """The numbers whose running sums these are."""
+    found, before = [], 0.0
+    for each in sums:
+        found.append(each - before)
+        before = each
+    return found
 
 
 def _rotate(rotation: Rotation, ads: tuple[Ad, ...], sums: tuple[float, ...], u: float, n: int) -> tuple[Ad, float]:
@@ -423,10 +531,18 @@ def _close(catalog: Catalog, spot: _Spot) -> Unfilled:
 
 
 def _trace_tier(
-    spot: _Spot, tier: tuple[Booking, ...], winner: Booking | None, step: Step, reason: str, trace: list[Lost]
+    spot: _Spot, tier: Iterable[Booking], winner: Booking | None, step: Step, reason: str, how: _How
 ) -> None:
-    lost = (one.line_item for one in tier if one is not winner)
-    trace.extend(Lost(spot.slot, one, step, reason) for one in lost if not _never_chosen(one))
+    """Why the others of a tier lost; of those whose goal is reached, `_trace_unlive_and_outranked` tells."""
+    if how.trace is not None:
+        lost = (one.line_item for one in tier if winner is None or one.line_item is not winner.line_item)
+        how.trace += [
+            Lost(spot.slot, one, step, reason) for one in lost if not _never_chosen(one) and not _rests(one, how.pace)
+        ]
+
+
+def _rests(line_item: LineItem, pace: Pace) -> bool:
+    return line_item.goal is not None and not pace.shares.get(line_item.id)
 
 
 def _never_chosen(line_item: LineItem) -> bool:
@@ -434,9 +550,11 @@ def _never_chosen(line_item: LineItem) -> bool:
 
 
 def _trace_unlive_and_outranked(
-    catalog: Catalog, now: float, context: Context, spots: list[_Spot], trace: list[Lost]
+    catalog: Catalog, now: float, context: Context, spots: list[_Spot], pace: Pace, trace: list[Lost]
 ) -> None:
-    """Candidates no tier has spoken of: it is not their time or page, or a higher priority answered before them."""
+    """Candidates no tier has spoken of: it is not their time or page, their goal is reached, or a higher priority
+    answered before them.
+    """
     told = {(lost.slot, lost.line_item.id) for lost in trace}
     for spot in spots:
         bookings = catalog.bookings.get(spot.slot)
@@ -453,6 +571,8 @@ def _trace_unlive_and_outranked(
                 trace.append(Lost(spot.slot, line_item, Step.HOURS, why))
             elif booking.target and not booking.target.admits(context):
                 trace.append(Lost(spot.slot, line_item, Step.TARGETING, booking.target.why_not(context)))
+            elif _rests(line_item, pace):
+                trace.append(Lost(spot.slot, line_item, Step.GOAL, pace.why(line_item)))
             elif _never_chosen(line_item) or spot.ad is None:
                 trace.append(Lost(spot.slot, line_item, Step.WEIGHT, "its weight is 0"))
             else:

@@ -24,6 +24,8 @@ from adserver.model import (
     Kind,
     LineItem,
     Member,
+    OnShortfall,
+    Pacing,
     PageRule,
     Placement,
     Political,
@@ -244,11 +246,14 @@ TABLES: Mapping[str, _Table] = {
             "name": _NAME,
             "categories": _Field(_many(fields.parse_word, least=0)),
             "several": _Field(fields.parse_flag),
+            "frequency": _Field(_many(fields.parse_cap)),
             "contact": _Field(fields.parse_name),
             "count_level": _Field(_count_level),
         },
     ),
-    "campaign": _Table(Campaign, {"id": _ID, "name": _NAME, "advertiser": _ID}),
+    "campaign": _Table(
+        Campaign, {"id": _ID, "name": _NAME, "advertiser": _ID, "frequency": _Field(_many(fields.parse_cap))}
+    ),
     "line_item": _Table(
         LineItem,
         {
@@ -266,6 +271,10 @@ TABLES: Mapping[str, _Table] = {
             "hours": _Field(_many(fields.parse_hours)),
             "targeting": _Field(_nested(_TARGETING)),
             "page": _Field(_choice(PageRule)),
+            "goal": _Field(fields.parse_goal),
+            "pacing": _Field(_choice(Pacing)),
+            "on_shortfall": _Field(_choice(OnShortfall)),
+            "frequency": _Field(_many(fields.parse_cap)),
         },
     ),
     "creative": _Table(

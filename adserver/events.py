@@ -52,6 +52,9 @@ NO_FILLS = (
     NoFill.OUTSIDE_HOURS,
     NoFill.NOT_TARGETED,
     NoFill.PAGE_RULE,
+    NoFill.GOAL,
+    NoFill.PACING,
+    NoFill.FREQUENCY,
 )
 
 RECORD = Layout("<BBHB5sI8sIH")

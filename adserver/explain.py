@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from adserver.catalog import PRIORITIES, Catalog
-from adserver.decide import Decision, Draws, Lost, Page, Step, Unfilled, decide
+from adserver.decide import UNPACED, Decision, Draws, Lost, Page, Step, Unfilled, decide
 from adserver.model import LineItem, NoFill, Priority
+from adserver.pacing import WORDS, Pace
 
 NOTHING = {
     NoFill.UNKNOWN_SLOT: "there is no such slot",
@@ -23,8 +24,11 @@ NOTHING = {
     NoFill.OUTSIDE_HOURS: "no booking runs at this hour",
     NoFill.NOT_TARGETED: "no booking is for such a page",
     NoFill.PAGE_RULE: "what else is on the page, or has to be, keeps every booking away",
+    NoFill.GOAL: "every booking has reached its goal",
+    NoFill.PACING: "no booking's plan asks for this view",
+    NoFill.FREQUENCY: "this reader has seen every booking as often as may be, or nobody can tell",
 }
-_SELDOM_ASKED = (Step.PRIORITY, Step.WEIGHT)
+_SELDOM_ASKED = (Step.PRIORITY, Step.WEIGHT, Step.PACING)
 _MOST_NAMED = 2
 
 
@@ -52,10 +56,10 @@ class Explanation(Struct, frozen=True):
     candidates: tuple[Candidate, ...]
 
 
-def explain(catalog: Catalog, now: float, page: Page, draws: Draws) -> list[Explanation]:
-    """An explanation for each of the page's asks, in their order. *draws* as for `decide`."""
+def explain(catalog: Catalog, now: float, page: Page, draws: Draws, pace: Pace = UNPACED) -> list[Explanation]:
+    """An explanation for each of the page's asks, in their order. The arguments are those of `decide`."""
     trace: list[Lost] = []
-    decisions = decide(catalog, now, page, draws, trace)
+    decisions = decide(catalog, now, page, draws, pace, trace)
     return [_explain(catalog, now, decision, trace) for decision in decisions]
 
 
@@ -84,11 +88,19 @@ def _why(catalog: Catalog, line_item: LineItem, told: dict[str, Lost], now: floa
     until = f" until {_day(catalog, line_item.ends, now)}" if line_item.ends is not None else ""
     if line_item.priority is Priority.SPONSORSHIP:
         return f"it holds {line_item.share or 0:g} % of this slot{until}"
+    if line_item.goal:
+        return f"it has {line_item.goal.n:,} {WORDS[line_item.goal.of]} to deliver{_by(catalog, line_item, now)}"
     rivals = [lost for lost in told.values() if lost.step is Step.WEIGHT and lost.line_item.weight]
     if rivals:
         kind = f"{line_item.priority.value} bookings"
         return f"its turn came among {len(rivals) + 1} {kind} that share this slot by weight"
     return f"it is the only {line_item.priority.value} booking that may show here now"
+
+
+def _by(catalog: Catalog, line_item: LineItem, now: float) -> str:
+    if line_item.goal and line_item.goal.daily:
+        return " today"
+    return f" by {_day(catalog, line_item.ends, now)}" if line_item.ends is not None and line_item.ends > now else ""
 
 
 def _day(catalog: Catalog, at: float, now: float) -> str:
@@ -102,7 +114,8 @@ def _day(catalog: Catalog, at: float, now: float) -> str:
 def _passed_over(told: dict[str, Lost], winner: LineItem | None) -> str:
     """Who would have come first, and why they did not: the highest priorities first."""
     rank = PRIORITIES.index(winner.priority) if winner else len(PRIORITIES)
-    lost = [one for one in told.values() if one.step not in _SELDOM_ASKED and _rank(one) <= rank]
+    unasked = _SELDOM_ASKED if winner else _SELDOM_ASKED[:-1]  # what waits for its turn is news where nothing shows
+    lost = [one for one in told.values() if one.step not in unasked and _rank(one) <= rank]
     lost.sort(key=_rank)
     return "".join(f"; *{one.line_item.name}* was passed over: {one.reason}" for one in lost[:_MOST_NAMED])
 

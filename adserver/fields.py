@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from adserver import hours
-from adserver.model import DEVICES, Size, SlotId
+from adserver.model import DEVICES, Cap, Goal, Measure, Size, SlotId
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", re.ASCII)
@@ -20,6 +20,11 @@ _MAX_SLOT_ID = 2**32 - 1
 _MAX_URL = 2000
 _MAX_WEIGHT = 1e6
 _MAX_TERM = 100
+_MAX_GOAL = 10**12
+_MEASURES = {measure.value: measure for measure in Measure}
+_CAP = re.compile(r"([1-9][0-9]{0,3}) (?:per|in) (?:([1-9][0-9]{0,2}) )?(minute|hour|day|week)s?", re.ASCII)
+CAP_UNITS_S = {"minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
+_LONGEST_CAP_S = 31 * 86_400
 
 # Marks that change how neighbouring text reads without being seen (Unicode Bidi_Control), and what is not seen at all:
 # blanks of no width, invisible operators, fillers of scripts not there, and tag characters.
@@ -145,6 +150,34 @@ def parse_hours(value: object) -> str:
     text = " ".join(value.lower().split())
     hours.parse_window(text)
     return text
+
+
+def parse_goal(value: object) -> Goal:
+    """`{ impressions = 100_000 }`, and `per = "day"` where it holds for each day."""
+    expected = "expected such as { impressions = 100_000 } or { clicks = 50, per = 'day' }"
+    if not isinstance(value, dict):
+        raise ValueError(f"is {shown(value)}; {expected}")
+    rest = {name: given for name, given in value.items() if name != "per"}
+    if len(rest) != 1 or rest.keys() - _MEASURES.keys():
+        raise ValueError(f"is {shown(value)}; {expected}: one of {', '.join(_MEASURES)}")
+    [(measure, n)] = rest.items()
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_GOAL:
+        raise ValueError(f"has {measure} {shown(n)}; expected a whole number from 1 to {_MAX_GOAL:,}")
+    per = value.get("per", "flight")
+    if per not in ("flight", "day"):
+        raise ValueError(f"has per {shown(per)}; expected 'flight' or 'day'")
+    return Goal(n, _MEASURES[measure], per == "day")
+
+
+def parse_cap(value: object) -> Cap:
+    """`3 per day`, `1 per 6 hours`: a window that ends with each view and is so long."""
+    match = _CAP.fullmatch(" ".join(value.lower().split())) if isinstance(value, str) else None
+    if not match:
+        raise ValueError(f"is {shown(value)}; expected a cap such as '3 per day' or '1 per 6 hours'")
+    within_s = int(match[2] or 1) * CAP_UNITS_S[match[3]]
+    if within_s > _LONGEST_CAP_S:
+        raise ValueError(f"is {shown(value)}; a cap looks back {_LONGEST_CAP_S // 86_400} days at most")
+    return Cap(int(match[1]), within_s)
 
 
 def parse_term(value: object) -> str:

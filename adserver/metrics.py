@@ -140,6 +140,12 @@ CLOCK_JUMP = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+GOALS_BEHIND = Gauge(
+    "adserver_goals_behind",
+    "Line items that the traffic expected is too small for: they will miss their goals.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 LAG_SECONDS = Gauge(
     "adserver_lag_seconds",
     "Age of the oldest synced event that the store has not counted.",

@@ -48,6 +48,30 @@ class Rotation(Enum):
     EVEN = "even"
     WEIGHTED = "weighted"
     SEQUENCE = "sequence"
+    OPTIMISED = "optimised"
+
+
+class Measure(Enum):
+    """What a goal is counted in."""
+
+    IMPRESSIONS = "impressions"
+    VIEWABLES = "viewables"
+    CLICKS = "clicks"
+
+
+class Pacing(Enum):
+    """How a goal is spread over its time: with the traffic, with its first half a little ahead, or at once."""
+
+    EVEN = "even"
+    FRONTLOADED = "frontloaded"
+    ASAP = "asap"
+
+
+class OnShortfall(Enum):
+    """What happens when a flight ends below its goal: nothing more, or it goes on until the goal is reached."""
+
+    STOP = "stop"
+    RUN_ON = "run_on"
 
 
 class PageRule(Enum):
@@ -126,6 +150,21 @@ class Placement(Struct, frozen=True, kw_only=True):
     group: str | None = None
 
 
+class Cap(Struct, frozen=True):
+    """How often at most one reader is shown it: *most* times in *within_s* seconds."""
+
+    most: int
+    within_s: int
+
+
+class Goal(Struct, frozen=True):
+    """So many *of* a measure, over the flight or on each day of it (*daily*)."""
+
+    n: int
+    of: Measure
+    daily: bool = False
+
+
 class Advertiser(Struct, frozen=True, kw_only=True):
     """Who buys. *categories* are what no two line items on one page share; *several* asks to be on a page with more
     than one line item.
@@ -135,6 +174,7 @@ class Advertiser(Struct, frozen=True, kw_only=True):
     name: str
     categories: tuple[str, ...] = ()
     several: bool = False
+    frequency: tuple[Cap, ...] = ()
     contact: str | None = None
     count_level: int = 2
     """What an event must survive before it is acknowledged: 2, this machine's power; 3, its loss with the disk."""
@@ -146,6 +186,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     advertiser: str
+    frequency: tuple[Cap, ...] = ()
 
 
 class Political(Struct, frozen=True, kw_only=True):
@@ -205,7 +246,8 @@ class Targeting(Struct, frozen=True, kw_only=True):
 class LineItem(Struct, frozen=True, kw_only=True):
     """One booking: slots, dates, priority, creatives. *starts* and *ends* bound its flight; None is open.
 
-    *hours* are windows of the week as `hours.parse_window` reads them; none is always.
+    *hours* are windows of the week as `hours.parse_window` reads them; none is always. With *on_shortfall* `run_on` it
+    goes on after *ends* until its goal is reached.
     """
 
     id: str
@@ -222,6 +264,10 @@ class LineItem(Struct, frozen=True, kw_only=True):
     hours: tuple[str, ...] = ()
     targeting: Targeting | None = None
     page: PageRule = PageRule.ONE
+    goal: Goal | None = None
+    pacing: Pacing = Pacing.EVEN
+    on_shortfall: OnShortfall = OnShortfall.STOP
+    frequency: tuple[Cap, ...] = ()
 
 
 class NoFill(Enum):
@@ -236,3 +282,6 @@ class NoFill(Enum):
     OUTSIDE_HOURS = "outside-hours"
     NOT_TARGETED = "not-targeted"
     PAGE_RULE = "page-rule"
+    GOAL = "goal-reached"
+    PACING = "pacing"
+    FREQUENCY = "frequency"

@@ -150,6 +150,10 @@ class Shipper:
         """Synced events the store has not counted yet."""
         return sum(source.last() - source.position for source in self.sources)
 
+    def has_counted(self, journal: Journal, number: int) -> bool:
+        """Whether the store has counted *journal* up to record *number*; one that is no more here is counted whole."""
+        return all(source.position >= number for source in self.sources if source.producer == journal.producer)
+
     @property
     def days_set_aside(self) -> Mapping[int, str]:
         """The days that are not counted as the store has them, and why."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from struct import Struct as Layout
@@ -266,10 +266,10 @@ class Store:
     async def producers(self) -> dict[str, str]:
         return _texts(await self._ask(self._redis.hgetall(PRODUCERS)))
 
-    async def counts(self, day: int, part: str = "") -> dict[str, int]:
-        """A day's count fields. Reads the directories first, so that token bits are never pulled."""
+    async def counts(self, day: int, part: str = "", hours: Iterable[int] = range(25)) -> dict[str, int]:
+        """A day's count fields, or those of some *hours*. Reads the directories first: token bits are never pulled."""
         key = partition(day, part)
-        directories = await self._ask(self._redis.hmget(key, [f"F{hour}" for hour in range(25)]))
+        directories = await self._ask(self._redis.hmget(key, [f"F{hour}" for hour in hours]))
         fields = [name for text in directories if text for name in text.decode("ascii", "replace").split("\n") if name]
         found: dict[str, int] = {}
         for start in range(0, len(fields), 1000):

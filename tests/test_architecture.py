@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "adserver"
 # What only handles values. `zoneinfo` reads the time zones that come with the machine, and nothing else.
 VALUES = (
     "base64 binascii bisect collections collections.abc datetime difflib enum functools hashlib hmac html html.entities"
-    " ipaddress itertools math re struct typing unicodedata urllib.parse zoneinfo msgspec"
+    " ipaddress itertools math random re statistics struct typing unicodedata urllib.parse zoneinfo msgspec"
 )
 
 # Every module, and which of our modules it may import, from the inside out.
@@ -33,14 +33,19 @@ CORE = {
     "events": "model",
     "documents": "errors fields model",
     "catalog": "documents errors hours model targeting",
-    "decide": "catalog model targeting",
-    "explain": "catalog decide model",
+    "pacing": "model",
+    "traffic": "hours",
+    "planner": "catalog days hours model pacing traffic",
+    "decide": "catalog model pacing targeting",
+    "explain": "catalog decide model pacing",
+    "simulate": "catalog days decide documents hours model pacing planner traffic",
     "render": "catalog model",
     "tally": "events",
     "report": "days events",
     "openapi": "__init__ model report",
 }
 LEAVES = {
+    "columns": "",
     "metrics": "",
     "settings": "",
     "background": "",
@@ -78,7 +83,10 @@ EDGES = {
     "condition": "background disk metrics salvage segments",
     "answers": "metrics",
     "forwarded": "answers",
-    "answering": "journal metrics reload",
+    "curves": "store",
+    "delivered": "store",
+    "pacer": "background curves delivered metrics store",
+    "answering": "journal metrics pacer reload",
     "articles": "answering answers metrics",
     "serving": "answering answers",
     "tracking": "answers confirm direct invalid journal metrics reload seen",
@@ -91,7 +99,8 @@ JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
     "supervisor": "config_files disk embedded http_speed logs metrics publish reload secret settings store versions"
     " address_file",
-    "cli": "__init__ archive config_files publish reconcile reporting salvage settings store supervisor"
+    "asking": "columns pacer publish settings store",
+    "cli": "__init__ archive asking columns config_files publish reconcile reporting salvage settings store supervisor"
     " torture.command torture.manual",
     "__main__": "cli",
     "__init__": "",

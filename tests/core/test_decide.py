@@ -9,7 +9,23 @@ from hypothesis import strategies as st
 
 from adserver.catalog import Catalog, is_live
 from adserver.decide import SHOWS, Decision, Draws, Filled, Lost, Page, Step, Unfilled, decide, spread
-from adserver.model import Format, Group, Kind, LineItem, NoFill, PageRule, Priority, Rotation, SlotId, Targeting, Terms
+from adserver.model import (
+    Cap,
+    Format,
+    Goal,
+    Group,
+    Kind,
+    LineItem,
+    Measure,
+    NoFill,
+    PageRule,
+    Priority,
+    Rotation,
+    SlotId,
+    Targeting,
+    Terms,
+)
+from adserver.pacing import Pace
 from adserver.targeting import UNKNOWN, Context, know
 from tests.make import NOON, SLOT, catalog, creative, draws, group, line_item, slot, sponsorship
 
@@ -329,6 +345,7 @@ def test_another_creative_stands_in_for_one_of_the_wrong_kind() -> None:
         assert creatives_of(decide(made, NOON, Page((SLOT,), Format.EMAIL), draws(n))) == ["loaf"]
 
 
+GOAL = Goal(1000, Measure.IMPRESSIONS)
 REASONS = {
     NoFill.UNKNOWN_SLOT: (catalog(), PAGE),
     NoFill.NO_BOOKING: (catalog(slots=[slot()]), PAGE),
@@ -345,6 +362,9 @@ REASONS = {
         Page((ONE, SLOT)),
     ),
     NoFill.NOT_TARGETED: (catalog(line_item(targeting=SPORT)), PAGE),
+    NoFill.GOAL: (catalog(line_item("met", goal=GOAL)), PAGE),
+    NoFill.PACING: (catalog(line_item("slow", goal=GOAL)), PAGE),
+    NoFill.FREQUENCY: (catalog(line_item(frequency=(Cap(1, 60),))), PAGE),
 }
 
 
@@ -354,7 +374,7 @@ def test_every_no_fill_has_a_way_to_happen(reason: NoFill) -> None:
     Each reason on the closed list is given to somebody.
     """
     made, page = REASONS[reason]
-    assert decide(made, NOON, page, draws(1))[-1] == Unfilled(SLOT, reason)
+    assert decide(made, NOON, page, draws(1), Pace({"slow": 0.01}))[-1] == Unfilled(SLOT, reason)
 
 
 def test_all_weights_0_leave_the_slot_empty() -> None:
@@ -517,7 +537,7 @@ def test_the_same_question_has_the_same_answer(made: Catalog, now: float, page: 
     """
     first = decide(made, now, page, numbered)
     decide(made, now + 1, Page(tuple(reversed(page.asks))), numbered)
-    again = decide(made, now, page, dict(numbered), [])
+    again = decide(made, now, page, dict(numbered), trace=[])
     anew = decide(Catalog(made.document, made.version), now, page, numbered)
     assert first == again == anew
 
@@ -530,7 +550,7 @@ def test_every_candidate_wins_or_is_told_why_not(made: Catalog, now: float, page
     group, the slots after the one that answers were not tried.
     """
     trace: list[Lost] = []
-    decisions = decide(made, now, page, numbered, trace)
+    decisions = decide(made, now, page, numbered, trace=trace)
     lost = Counter((one.slot, one.line_item.id) for one in trace)
     assert all(one.reason for one in trace)
     assert set(lost.values()) <= {1}
@@ -555,7 +575,7 @@ def test_a_reason_is_true(made: Catalog, now: float, page: Page, numbered: Draws
     Who is said to be off is off, who is said to be outranked was, and who is said to have weight 0 has.
     """
     trace: list[Lost] = []
-    decisions = decide(made, now, page, numbered, trace)
+    decisions = decide(made, now, page, numbered, trace=trace)
     winners = {one.ad.slot.id: one.ad.line_item for one in decisions if isinstance(one, Filled)}
     order = list(Priority)
     for one in trace:

@@ -8,9 +8,23 @@ import pytest
 from adserver.catalog import Catalog
 from adserver.decide import Filled, Page, Step, decide
 from adserver.explain import NOTHING, Explanation, explain
-from adserver.model import Format, Kind, LineItem, NoFill, PageRule, Priority, SlotId, Targeting, Terms
+from adserver.model import (
+    Cap,
+    Format,
+    Goal,
+    Kind,
+    LineItem,
+    Measure,
+    NoFill,
+    PageRule,
+    Priority,
+    SlotId,
+    Targeting,
+    Terms,
+)
+from adserver.pacing import Pace
 from adserver.targeting import know
-from tests.core.test_page_rules import SLOTS, random_catalog
+from tests.core.test_page_rules import SLOTS, random_catalog, random_held, random_pace
 from tests.make import NOON, SLOT, catalog, creative, draws, line_item, slot, sponsorship
 
 ONE = SlotId(889991)
@@ -18,12 +32,16 @@ TOP = [slot(name="Top box"), slot(889991, name="Second box")]
 SPORT = Targeting(any=Terms(section=("sport",)))
 
 
+GOAL = Goal(3_000, Measure.IMPRESSIONS, daily=True)
+PACE = Pace({"met": 0.0, "slow": 0.01}, {"met": "today's 3,000 are used up", "slow": "it takes 1 % of its chances"})
+
+
 def top(*items: LineItem, **more: object) -> Catalog:
     return catalog(*items, slots=TOP, **more)  # type: ignore[arg-type]
 
 
 def ask(made: Catalog, page: Page | None = None, n: int = 0, now: float = NOON) -> Explanation:
-    return explain(made, now, page or Page((SLOT,)), draws(n))[-1]
+    return explain(made, now, page or Page((SLOT,)), draws(n), PACE)[-1]
 
 
 EMPTY = {
@@ -74,6 +92,30 @@ EMPTY = {
             "suit this format."
         ),
     ),
+    NoFill.GOAL: (
+        top(line_item("met", name="City Motors", goal=GOAL)),
+        Page((SLOT,)),
+        (
+            "Nothing shows in *Top box*: every booking has reached its goal; *City Motors* was passed over: today's "
+            "3,000 are used up."
+        ),
+    ),
+    NoFill.PACING: (
+        top(line_item("slow", name="City Motors", goal=GOAL)),
+        Page((SLOT,)),
+        (
+            "Nothing shows in *Top box*: no booking's plan asks for this view; *City Motors* was passed over: it takes "
+            "1 % of its chances."
+        ),
+    ),
+    NoFill.FREQUENCY: (
+        top(line_item(name="Bakery", frequency=(Cap(3, 86_400),))),
+        Page((SLOT,), held={"spring-sale": "this reader has seen it 3 times within a day"}),
+        (
+            "Nothing shows in *Top box*: this reader has seen every booking as often as may be, or nobody can tell; "
+            "*Bakery* was passed over: this reader has seen it 3 times within a day."
+        ),
+    ),
     NoFill.PAGE_RULE: (
         top(line_item(name="Bakery", slots=(SLOT, ONE), creatives=("a", "b"), page=PageRule.ONE)),
         Page((ONE, SLOT)),
@@ -118,6 +160,20 @@ SHOWN = [
     (
         top(line_item("a", name="Bakery"), line_item("b", name="Butcher"), line_item("c", name="Never", weight=0.0)),
         "Showing *Bakery* because its turn came among 2 standard bookings that share this slot by weight.",
+    ),
+    (
+        top(
+            sponsorship("bank", 60, name="Bakery spring", ends=NOON + 4 * 86400 + 5 * 3600),
+            sponsorship("met", 40, name="City Motors", goal=GOAL),
+        ),
+        (
+            "Showing *Bakery spring* because it holds 60 % of this slot until Friday 18:00; *City Motors* was passed "
+            "over: today's 3,000 are used up."
+        ),
+    ),
+    (
+        top(line_item("slow", name="City Motors", goal=GOAL), line_item(name="Bakery", frequency=(Cap(1, 60),))),
+        "Showing *City Motors* because it has 3,000 impressions to deliver today.",
     ),
     (
         top(sponsorship("bank", 50, name="Bank", ends=NOON + 30 * 86400)),
@@ -173,10 +229,11 @@ def test_the_explained_winner_is_the_served_winner() -> None:
         made = random_catalog(draw)
         for n in range(5):
             context = know(section=draw.choice(["", "sport"]))
-            page = Page(tuple(draw.sample(SLOTS, draw.randint(1, 5))), draw.choice(list(Format)), context)
-            number = turn * 5 + n
-            found = explain(made, NOON, page, draws(number))
-            for told, served in zip(found, decide(made, NOON, page, draws(number)), strict=True):
+            asks = tuple(draw.sample(SLOTS, draw.randint(1, 5)))
+            page = Page(asks, draw.choice(list(Format)), context, random_held(made, draw))
+            number, pace = turn * 5 + n, random_pace(made, draw)
+            found = explain(made, NOON, page, draws(number), pace)
+            for told, served in zip(found, decide(made, NOON, page, draws(number), pace), strict=True):
                 if isinstance(served, Filled):
                     ad = served.ad
                     assert (told.line_item, told.creative, told.reason) == (ad.line_item.id, ad.creative.id, None)

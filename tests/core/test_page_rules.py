@@ -2,13 +2,15 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 from msgspec import structs
 
 from adserver.catalog import Ad, Catalog
 from adserver.decide import Filled, Page, decide
-from adserver.model import Campaign, LineItem, PageRule, Priority, Rotation, SlotId
+from adserver.model import Campaign, Cap, Goal, LineItem, Measure, PageRule, Priority, Rotation, SlotId
+from adserver.pacing import Pace
 from tests.make import NOON, SLOT, advertiser, catalog, creative, document, draws, line_item, sponsorship
 
 SLOTS = [SlotId(889977 + n) for n in range(5)]
@@ -41,11 +43,21 @@ def random_catalog(draw: random.Random) -> Catalog:
                 creatives=tuple(names),
                 page=draw.choice(list(PageRule)),
                 rotation=draw.choice(list(Rotation)),
+                goal=Goal(1000, Measure.IMPRESSIONS) if draw.random() < 0.3 else None,
+                frequency=(Cap(1, 60),) if draw.random() < 0.2 else (),
             )
         )
     made = document(*items, creatives=creatives)
     campaigns = tuple(Campaign(id=one.id, name=one.id, advertiser=one.id) for one in advertisers)
     return Catalog(structs.replace(made, advertisers=tuple(advertisers), campaigns=campaigns), 1)
+
+
+def random_pace(made: Catalog, draw: random.Random) -> Pace:
+    return Pace({one.id: draw.choice([0.0, 0.3, 1.0]) for one in made.goals})
+
+
+def random_held(made: Catalog, draw: random.Random) -> Mapping[str, str] | None:
+    return None if draw.random() < 0.3 else {name: "seen" for name in made.caps if draw.random() < 0.3}
 
 
 def keeps_the_rules(made: Catalog, page: Page, ads: list[Ad]) -> None:
@@ -75,8 +87,8 @@ def test_every_page_keeps_the_rules() -> None:
     for turn in range(PAGES // 100):
         made = random_catalog(draw)
         for n in range(100):
-            page = Page(tuple(draw.sample(SLOTS, draw.randint(1, 5))))
-            decisions = decide(made, NOON, page, draws(turn * 100 + n))
+            page = Page(tuple(draw.sample(SLOTS, draw.randint(1, 5))), held=random_held(made, draw))
+            decisions = decide(made, NOON, page, draws(turn * 100 + n), random_pace(made, draw))
             ads = [one.ad for one in decisions if isinstance(one, Filled)]
             keeps_the_rules(made, page, ads)
             blocks += any(ad.line_item.page is PageRule.ROADBLOCK_ALL and len(ad.line_item.slots) > 1 for ad in ads)

@@ -9,6 +9,9 @@ Beside the bookings a file has `[[page]]` tables, each a page view, or many:
     shows   per ask the line item that answers; "nothing: not-live" and the like where none does
     creatives  the creatives of those that answer
     because    why others did not answer: line item = "step: reason"
+    takes      how much of its chances each line item with a goal takes now, 0 to 1
+    says       why it takes that
+    seen       line items that this reader may not be shown now, and why; known = false where nobody knows the reader
     view    which view of its slots it is, counted from 0
     views   that many views one after another, of which each line item has as many as `counts` says, give or take 3
 """
@@ -27,6 +30,7 @@ from adserver.context import parse_query
 from adserver.decide import Decision, Filled, Lost, Page, decide
 from adserver.documents import TABLES, read_tables
 from adserver.model import Format, Group, SlotId
+from adserver.pacing import Pace
 from tests.make import draws, entries
 
 STORIES = sorted((Path(__file__).parent.parent / "scenarios").glob("*.toml"))
@@ -42,13 +46,18 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
     shows: list[str] | None = None
     creatives: list[str] | None = None
     because: dict[str, str] = {}
+    takes: dict[str, float] = {}
+    says: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    known: bool = True
     view: int = 0
     views: int = 1
     counts: dict[str, int] | None = None
 
     def page(self, catalog: Catalog) -> Page:
         asks: list[SlotId | Group] = [SlotId(one) if isinstance(one, int) else catalog.groups[one] for one in self.asks]
-        return Page(tuple(asks), self.format, parse_query(self.query.encode()).context)
+        held = self.seen if self.known else None
+        return Page(tuple(asks), self.format, parse_query(self.query.encode()).context, held)
 
 
 def read_story(path: Path) -> tuple[Catalog, list[View]]:
@@ -78,7 +87,7 @@ def test_a_story_goes_as_told(path: Path) -> None:
         counts: Counter[str] = Counter()
         for n in range(view.view, view.view + view.views):
             trace: list[Lost] = []
-            decisions = decide(catalog, now, page, draws(n), trace)
+            decisions = decide(catalog, now, page, draws(n), Pace(view.takes, view.says), trace)
             counts.update(map(tell, decisions))
             if view.shows is not None:
                 assert [tell(one) for one in decisions] == view.shows

@@ -71,7 +71,7 @@ def test_why_not_is_said_in_a_sentence(terms: dict[str, Terms], sentence: str) -
     """
     made = catalog(line_item(targeting=Targeting(**terms)))
     trace: list[Lost] = []
-    decide(made, NOON, Page((SLOT,), context=BUSINESS), draws(), trace)
+    decide(made, NOON, Page((SLOT,), context=BUSINESS), draws(), trace=trace)
     assert [(one.step, one.reason) for one in trace] == [(Step.TARGETING, sentence)]
 
 

@@ -1,0 +1,196 @@
+"""Spreading a goal over its time: how much of its chances a line item takes now, so that it ends at its goal.
+
+A large goal takes a part of every draw: `clamp(1.02 * remaining / expected chances, 0, 1)`, where the chances are those
+that the traffic curve still promises (see `traffic`) and that come to this line item at all. A little more than even,
+because what is late can be caught up and what has ended cannot. A small goal is scheduled instead: the k-th of n is due
+when the curve has passed (k - 1/2) / n, and takes the first chance from then on.
+
+Whatever the pace, no worker serves more than its part of half of what is left before it has heard of the others (see
+`allow`): a goal is overshot by what a few seconds hide near its very end, and by nothing when the store is away.
+"""
+
+from collections.abc import Mapping
+from math import ceil, floor, inf
+from random import Random
+
+from msgspec import Struct
+
+from adserver.model import Goal, LineItem, Measure, Pacing
+
+LEAD = 1.02
+SMALL = 1_000
+"""Goals up to this size are scheduled; larger ones, too, once no more than a tenth of it is left."""
+SETTLES_S = 30.0
+"""How long after a snippet was served its impression comes, mostly."""
+TURN_S = 5.0
+"""How often the last few of a goal become another worker's. Half of it is longer than a count takes to reach all."""
+_AHEAD = 1.25
+"""What `frontloaded` delivers in the first half of a flight, compared with even."""
+_FLOOR = 0.25
+_TRIES = 2_000
+WORDS = {Measure.IMPRESSIONS: "impressions", Measure.VIEWABLES: "viewable impressions", Measure.CLICKS: "clicks"}
+
+
+class Pace(Struct, frozen=True):
+    """What bookings with a goal may take now.
+
+    *shares* are parts of the draw, 0 to 1, by line item: 0, or no entry, is nothing. *reasons* are why, for people.
+    *creatives* are the weights that creatives have earned, by line item, where their rotation is optimised.
+    """
+
+    shares: Mapping[str, float] = {}
+    reasons: Mapping[str, str] = {}
+    creatives: Mapping[str, Mapping[str, float]] = {}
+
+    def why(self, line_item: LineItem) -> str:
+        """Why it does not take this view, as the rest of a sentence about the line item."""
+        return self.reasons.get(line_item.id, "what it has delivered is not known yet")
+
+
+class Figures(Struct):
+    """Counts of one creative in a line item, or of all of them."""
+
+    served: int = 0
+    impressions: int = 0
+    viewables: int = 0
+    clicks: int = 0
+
+    def add(self, other: "Figures") -> None:
+        self.served += other.served
+        self.impressions += other.impressions
+        self.viewables += other.viewables
+        self.clicks += other.clicks
+
+    def of(self, measure: Measure) -> int:
+        match measure:
+            case Measure.IMPRESSIONS:
+                return self.impressions
+            case Measure.VIEWABLES:
+                return self.viewables
+            case Measure.CLICKS:
+                return self.clicks
+
+
+class Progress(Struct, frozen=True):
+    """What a line item has delivered within its goal's time. *counted* is net, in the goal's measure.
+
+    *served_lately* and *counted_lately* are what of it came within the last `SETTLES_S`: of that it is not yet known
+    how much of what was served will count.
+    """
+
+    counted: int = 0
+    served: int = 0
+    counted_lately: int = 0
+    served_lately: int = 0
+
+    def rate(self) -> float:
+        """How much of what is served comes to count, from above: 1 while nothing is known."""
+        return min(1.0, (self.counted + 1) / (self.served - self.served_lately + 1))
+
+    def expected(self) -> float:
+        """What will be counted of all that is served by now."""
+        return self.counted + max(0.0, self.rate() * self.served_lately - self.counted_lately)
+
+
+class Supply(Struct, frozen=True):
+    """The traffic of a goal's time: *left* are the chances expected from now on, None where nothing is known.
+
+    *passed* is which part of all the time's traffic has gone by, 0 to 1.
+    """
+
+    passed: float
+    left: float | None = None
+
+
+class Plan(Struct, frozen=True):
+    """*share* of the draws from now on, and at most *left* snippets until the goal; *behind* when it cannot be met."""
+
+    share: float
+    left: float
+    reason: str
+    behind: bool = False
+
+
+def span(line_item: LineItem, day: tuple[float, float]) -> tuple[float, float]:
+    """When the goal's time begins and ends; infinity where nothing bounds it. *day* is the newsroom's present day."""
+    begins = -inf if line_item.starts is None else line_item.starts
+    ends = inf if line_item.ends is None else line_item.ends
+    if line_item.goal and line_item.goal.daily:
+        return max(begins, day[0]), min(ends, day[1])
+    return begins, ends
+
+
+def plan(line_item: LineItem, ends: float, progress: Progress, supply: Supply, now: float) -> Plan:
+    """How much of its chances *line_item*, which has a goal, takes from *now* on. Its goal's time is over at *ends*."""
+    goal = line_item.goal
+    assert goal is not None
+    rate, expected = progress.rate(), progress.expected()
+    left = (goal.n - expected) / rate
+    done = f"{progress.counted:,} of {goal.n:,} {WORDS[goal.of]}"
+    if progress.counted >= goal.n:
+        return Plan(0.0, 0.0, _reached(goal))
+    if left < 1:
+        return Plan(0.0, 0.0, f"it waits for the last it has served to be counted: {done}")
+    if line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None:
+        return Plan(1.0, left, f"it takes all it can get: {done} so far")
+    if goal.n <= SMALL or left <= SMALL / 10 or supply.left is None:
+        due = goal.n * _front(line_item.pacing, 1 - (1 - supply.passed) ** LEAD) + 0.5 - expected
+        if due < 1:
+            return Plan(0.0, 0.0, f"it is on its plan: {done}")
+        behind = supply.left is not None and left > supply.left
+        return Plan(1.0, min(left, due / rate), f"its next is due: {done} so far", behind)
+    wanted = left / max(supply.left, 1e-9)
+    share = min(1.0, LEAD * _hurry(line_item.pacing, supply.passed) * wanted)
+    return Plan(share, left, f"it takes {_percent(share)} of its chances: {done} so far", wanted > 1)
+
+
+def _reached(goal: Goal) -> str:
+    return f"today's {goal.n:,} are used up" if goal.daily else f"its goal of {goal.n:,} {WORDS[goal.of]} is reached"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %" if share >= 0.1 else f"{share * 100:.2g} %"
+
+
+def _front(pacing: Pacing, passed: float) -> float:
+    """Which part of the goal is due when *passed* of the traffic has gone by."""
+    if pacing is not Pacing.FRONTLOADED:
+        return passed
+    return _AHEAD * passed if passed <= 0.5 else _AHEAD / 2 + (2 - _AHEAD) * (passed - 0.5)
+
+
+def _hurry(pacing: Pacing, passed: float) -> float:
+    """How many times as much as even makes the deliveries follow `_front`; in the second half what is left is even."""
+    if pacing is not Pacing.FRONTLOADED or passed >= 0.5:
+        return 1.0
+    return _AHEAD * (1 - passed) / (1 - _AHEAD * passed)
+
+
+def allow(left: float, unseen: int, workers: int, rank: int, now: float) -> int:
+    """How many more snippets a worker may serve of a line item before it has heard what the others did.
+
+    *left* is what it believes is left; *unseen*, how many of its own that leaves out. All the workers together may
+    hide half of what is left, so that it holds although each has heard of the others a little late. What cannot be
+    divided goes to one of them after the other, with a pause between two turns in which the last one's is heard of.
+    """
+    if left < 1:
+        return 0
+    half, (turn, second) = ceil(left / 2), divmod(now, TURN_S)
+    mine = half // workers
+    if workers == 1 or second >= TURN_S / 2:
+        mine += (rank + floor(turn)) % workers < half % workers
+    return max(0, mine - unseen)
+
+
+def earn(seen: Mapping[str, tuple[int, int]], seed: str) -> dict[str, float]:
+    """Weights of creatives by what readers made of them: *seen* is clicks and impressions by creative.
+
+    Thompson sampling with a Beta(1, 1) prior: a creative's weight is how probably it is the best. A quarter is shared
+    by all alike, so that none is judged for ever by a bad start. The same *seed* gives every worker the same.
+    """
+    dice = Random(seed)  # noqa: S311 - an estimate, not a secret
+    wins = dict.fromkeys(seen, 0)
+    for _ in range(_TRIES):
+        rates = {name: dice.betavariate(1 + clicks, 1 + max(0, n - clicks)) for name, (clicks, n) in seen.items()}
+        wins[max(rates, key=lambda name: rates[name])] += 1
+    return {name: _FLOOR / len(seen) + (1 - _FLOOR) * n / _TRIES for name, n in wins.items()}

@@ -1,0 +1,194 @@
+"""One worker's plan of its goals: what each may take until more is heard, from what is known of deliveries and traffic.
+
+A function of what it is told: it reads no clock and no store, so that serving and simulating plan alike.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from math import inf
+
+import msgspec
+
+from adserver import pacing
+from adserver.catalog import Catalog, is_live
+from adserver.days import Days
+from adserver.hours import Spans, holds, spans_of
+from adserver.model import LineItem, Priority, Rotation
+from adserver.pacing import Figures, Pace, Progress, Supply
+from adserver.traffic import Outlook
+
+_HALF_LIFE_S = 3600.0
+_PRIOR = 20.0
+
+Chances = dict[str, tuple[float, float]]
+"""By line item: how often it was served, and how many draws its shares asked for, both fading over hours."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What a worker knows: all deliveries by line item and today's, and what the other workers say of their chances.
+
+    *seen* is how much of what this worker served by line item the deliveries hold already. *place* is this worker's
+    among all the *workers*.
+    """
+
+    whole: Mapping[str, Figures]
+    today: Mapping[str, Figures]
+    seen: Mapping[str, int]
+    workers: int = 1
+    place: int = 0
+    others: tuple[Chances, ...] = ()
+
+
+class _Goal(msgspec.Struct, frozen=True):
+    """A line item with a goal, made ready. *sponsored* is the part of its slots that sponsorships have."""
+
+    line_item: LineItem
+    slots: tuple[int, ...]
+    spans: Spans
+    sponsored: float
+
+
+class Planner:
+    """`pace` is for `decide`; `note` is told of every snippet served of a line item that has a goal.
+
+    *requests* is the last draw of each slot, which says how often it was asked for.
+    """
+
+    def __init__(self, requests: Mapping[int | str, int]) -> None:
+        self.pace = Pace({}, {}, {})
+        self.behind = 0
+        """How many goals the traffic expected is too small for."""
+        self.served: dict[str, int] = {}
+        self._requests = requests
+        self._catalog: Catalog | None = None
+        self._goals: tuple[_Goal, ...] = ()
+        self._shares: dict[str, float] = {}
+        self._allowed: dict[str, int] = {}
+        self._history: deque[tuple[float, Mapping[str, Figures]]] = deque()
+        self._asked = dict(requests)
+        self._counted: dict[str, int] = {}
+        self._chances: Chances = {}
+        self._observed = -inf
+
+    def __repr__(self) -> str:
+        return f"<Planner of {len(self._goals)} goals>"
+
+    @property
+    def slots(self) -> frozenset[int]:
+        """The slots of all goals."""
+        return frozenset(slot for goal in self._goals for slot in goal.slots)
+
+    def follow(self, catalog: Catalog) -> None:
+        """Plan the goals of *catalog* from now on."""
+        if catalog is not self._catalog:
+            self._catalog = catalog
+            self._goals = tuple(
+                _Goal(one, tuple(map(int, one.slots)), spans_of(one.hours), _sponsored(catalog, one))
+                for one in catalog.goals
+            )
+            known = {goal.line_item.id for goal in self._goals}
+            self._chances = {name: found for name, found in self._chances.items() if name in known}
+
+    def note(self, line_item: str) -> None:
+        """A snippet leaves; the last one allowed ends its share until more is heard."""
+        self.served[line_item] = self.served.get(line_item, 0) + 1
+        left = self._allowed.get(line_item, 0) - 1
+        self._allowed[line_item] = left
+        if left <= 0:
+            self._shares[line_item] = 0.0
+
+    def observe(self, now: float) -> Chances:
+        """What became of the shares asked for since the last time, and before; for the other workers, too."""
+        fades = 0.5 ** (max(0.0, now - self._observed) / _HALF_LIFE_S)
+        self._observed = now
+        asked, self._asked = self._asked, dict(self._requests)
+        minute = self._catalog.week.minute(now) if self._catalog else 0
+        for goal in self._goals:
+            line_item = goal.line_item
+            share, n = self.pace.shares.get(line_item.id, 0.0), self.served.get(line_item.id, 0)
+            if share and (not goal.spans or holds(goal.spans, minute)):
+                came = sum(self._asked.get(slot, -1) - asked.get(slot, -1) for slot in line_item.slots)
+                served, wanted = self._chances.get(line_item.id, (0.0, 0.0))
+                took = n - self._counted.get(line_item.id, 0)
+                self._chances[line_item.id] = served * fades + took, wanted * fades + share * came
+            self._counted[line_item.id] = n
+        return self._chances
+
+    def plan(self, heard: Heard | None, outlook: Outlook | None, now: float, days: Days) -> None:
+        """Plan every goal. While nothing is heard at all, not even from before, goals take nothing."""
+        if heard is None or self._catalog is None:
+            self._shares = {}
+            self.pace = Pace(self._shares, {}, {})
+            return
+        today, _ = days.locate(now)
+        day = days.start(today), days.start(today + 1)
+        self._history.append((now, heard.whole))
+        while len(self._history) > 2 and self._history[1][0] <= now - pacing.SETTLES_S:
+            self._history.popleft()
+        shares, reasons, self.behind = {}, {}, 0
+        for goal in self._goals:
+            line_item = goal.line_item
+            if not is_live(line_item, now):
+                continue
+            plan = self._plan(goal, heard, outlook, now, day)
+            unseen = self.served.get(line_item.id, 0) - heard.seen.get(line_item.id, 0)
+            allowed = pacing.allow(plan.left, unseen, heard.workers, heard.place, now)
+            self._allowed[line_item.id] = allowed
+            shares[line_item.id] = plan.share if allowed else 0.0
+            reasons[line_item.id] = plan.reason
+            self.behind += plan.behind
+        self._shares = shares
+        self.pace = Pace(shares, reasons, self.pace.creatives)
+
+    def earn(self, creatives: Mapping[str, Mapping[str, Figures]], hour: int) -> None:
+        """Weigh creatives, by line item, by what readers made of them until *hour*."""
+        found = {}
+        for line_item in self._catalog.document.line_items if self._catalog else ():
+            if line_item.rotation is Rotation.OPTIMISED:
+                of = creatives.get(line_item.id, {})
+                seen = {name: of.get(name, Figures()) for name in line_item.creatives}
+                tried = {name: (one.clicks, one.impressions) for name, one in seen.items()}
+                found[line_item.id] = pacing.earn(tried, f"{line_item.id} {hour}")
+        self.pace = Pace(self.pace.shares, self.pace.reasons, found)
+
+    def _plan(
+        self, goal: _Goal, heard: Heard, outlook: Outlook | None, now: float, day: tuple[float, float]
+    ) -> pacing.Plan:
+        line_item = goal.line_item
+        assert line_item.goal is not None
+        measure, name = line_item.goal.of, line_item.id
+        found = (heard.today if line_item.goal.daily else heard.whole).get(name, Figures())
+        before, after = (one[1].get(name, Figures()) for one in (self._history[0], self._history[-1]))
+        counted = min(found.of(measure), max(0, after.of(measure) - before.of(measure)))
+        served = min(found.served, max(0, after.served - before.served))
+        progress = Progress(found.of(measure), found.served, counted, served)
+        begins, ends = pacing.span(line_item, day)
+        return pacing.plan(line_item, ends, progress, self._supply(goal, heard, outlook, begins, ends, now), now)
+
+    def _supply(
+        self, goal: _Goal, heard: Heard, outlook: Outlook | None, begins: float, ends: float, now: float
+    ) -> Supply:
+        if begins == -inf or ends == inf or now >= ends:
+            return Supply(1.0)
+        linear = (now - begins) / (ends - begins)
+        if outlook is None:
+            return Supply(linear)
+        passed = outlook.passed(goal.slots, goal.spans, begins, ends, now)
+        left = outlook.expect(goal.slots, goal.spans, now, ends)
+        if passed is None or left is None:
+            return Supply(linear)
+        return Supply(passed, left * self._reach(goal, heard.others))
+
+    def _reach(self, goal: _Goal, others: Iterable[Chances]) -> float:
+        """Which part of its slots' requests come to a line item: not those that others have, nor other pages."""
+        found = [one for chances in (self._chances, *others) if (one := chances.get(goal.line_item.id))]
+        served, asked = sum(one[0] for one in found), sum(one[1] for one in found)
+        return min(1.0, max(0.001, (served + _PRIOR * (1 - goal.sponsored)) / (asked + _PRIOR)))
+
+
+def _sponsored(catalog: Catalog, line_item: LineItem) -> float:
+    """The part of its slots that sponsorships have, 0 to 1."""
+    if line_item.priority is Priority.SPONSORSHIP:
+        return 0.0
+    parts = [sum(one.line_item.share or 0.0 for one in catalog.bookings[slot].all) / 100 for slot in line_item.slots]
+    return min(0.95, sum(parts) / len(parts))

@@ -1,0 +1,273 @@
+"""Goals: what a line item takes of its chances, what a worker may serve unheard, what creatives earn."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adserver import pacing
+from adserver.catalog import Catalog
+from adserver.decide import Filled, Lost, Page, Step, decide
+from adserver.model import Cap, Goal, LineItem, Measure, NoFill, OnShortfall, Pacing, PageRule, Rotation, SlotId
+from adserver.pacing import Pace, Plan, Progress, Supply, allow, earn, plan
+from tests.make import NOON, SLOT, catalog, draws, line_item, problems, sponsorship
+
+ENDS = NOON + 30 * 86_400
+LARGE, SMALL = 100_000, 20
+NEXT = SlotId(SLOT + 1)
+
+
+def booked(n: int = LARGE, of: Measure = Measure.IMPRESSIONS, **fields: object) -> LineItem:
+    return line_item("march", goal=Goal(n, of), starts=NOON, ends=ENDS, **fields)
+
+
+def planned(line_item: LineItem, delivered: int, supply: Supply, now: float = NOON + 3600) -> Plan:
+    return plan(line_item, ENDS, Progress(delivered, delivered), supply, now)
+
+
+# Plans
+
+
+@pytest.mark.parametrize(
+    ("left", "chances", "share"), [(40_000, 100_000, 0.408), (85_000, 100_000, 0.867), (200_000, 5, 1)]
+)
+def test_a_large_goal_takes_its_part_of_the_chances_left(left: int, chances: float, share: float) -> None:
+    """
+    Remaining against forecast, a little more than even, never more than everything.
+    """
+    assert planned(booked(1_000_000), 1_000_000 - left, Supply(0.5, chances)).share == pytest.approx(share)
+
+
+def test_a_goal_that_the_traffic_is_too_small_for_is_told() -> None:
+    """
+    More remaining than chances expected is the early warning.
+    """
+    assert planned(booked(), 0, Supply(0.1, 90_000)).behind
+    assert not planned(booked(), 0, Supply(0.1, 110_000)).behind
+
+
+@pytest.mark.parametrize("passed", [0.0, 0.1, 0.25, 0.5, 0.75, 0.99])
+def test_a_small_goal_is_scheduled(passed: float) -> None:
+    """
+    Of twenty, as many are due as have their turn by the curve; then nothing until the next.
+    """
+    due = next(n for n in range(SMALL + 1) if not planned(booked(SMALL), n, Supply(passed, 1000.0)).share)
+    assert abs(due - SMALL * passed) <= 1
+    assert planned(booked(SMALL), SMALL - 1, Supply(0.999, 1.0)).share == 1
+
+
+def test_frontloaded_is_a_quarter_ahead_in_its_first_half() -> None:
+    """
+    Followed step by step, half way 62.5 % are delivered, at the end everything; never more than 25 % ahead of even.
+    """
+    for pacing_, half in ((Pacing.EVEN, 0.5), (Pacing.FRONTLOADED, 0.625)):
+        delivered, chances = 0.0, 200_000
+        for step in range(1000):
+            passed = step / 1000
+            supply = Supply(passed, chances * (1 - passed))
+            delivered += planned(booked(pacing=pacing_), int(delivered), supply).share * 200
+            assert delivered <= LARGE * (passed + 0.001) * 1.25 * 1.03
+            if step == 499:
+                assert delivered == pytest.approx(half * LARGE, rel=0.02)
+        assert delivered == pytest.approx(LARGE, rel=0.002)
+
+
+def test_as_fast_as_possible_takes_everything() -> None:
+    """
+    asap has all its chances, and so has what runs on after its flight.
+    """
+    assert planned(booked(pacing=Pacing.ASAP), 0, Supply(0.0, 1e9)).share == 1
+    assert planned(booked(on_shortfall=OnShortfall.RUN_ON), 99_000, Supply(1.0), now=ENDS + 5).share == 1
+
+
+def test_what_is_reached_takes_nothing_more() -> None:
+    """
+    At its goal the share is 0 and says why; served and not yet counted is waited for.
+    """
+    done = planned(booked(), LARGE, Supply(0.5, 1e6))
+    assert (done.share, done.left, done.reason) == (0, 0, "its goal of 100,000 impressions is reached")
+    waits = plan(booked(SMALL), ENDS, Progress(10, 20, 0, 10), Supply(1.0, 1.0), ENDS - 1)
+    assert (waits.share, waits.left) == (0, 0)
+    assert "it waits for the last it has served to be counted: 10 of 20" in waits.reason
+
+
+def test_a_goal_of_clicks_serves_as_many_as_clicks_take() -> None:
+    """
+    With one click in a hundred snippets, 50 clicks to go are 5,000 snippets to go.
+    """
+    found = plan(booked(100, of=Measure.CLICKS, pacing=Pacing.ASAP), ENDS, Progress(50, 5_000), Supply(0.5), NOON)
+    assert found.left == pytest.approx(5_000, rel=0.03)
+
+
+# What one worker may serve alone
+
+
+@settings(max_examples=300)
+@given(st.floats(1, 5_000), st.integers(1, 8), st.integers(0, 2**32))
+def test_the_workers_together_never_hide_more_than_half_of_what_is_left(left: float, workers: int, second: int) -> None:
+    """
+    Each spends all that it may: together at most half, and while something is left somebody may go on.
+    """
+    allowed = [allow(left, 0, workers, place, float(second)) for place in range(workers)]
+    assert sum(allowed) <= left / 2 + 1
+    turn = second // pacing.TURN_S * pacing.TURN_S + pacing.TURN_S * 0.8
+    assert sum(allow(left, 0, workers, place, turn) for place in range(workers)) >= 1
+    assert [allow(left, n, workers, 0, float(second)) for n in (allowed[0], allowed[0] + 5)] == [0, 0]
+
+
+def test_the_last_one_is_every_workers_turn_by_turn() -> None:
+    """
+    What cannot be divided goes round.
+    """
+    turns = [tuple(allow(1, 0, 4, place, now) for place in range(4)) for now in range(20)]
+    assert len({one for one in turns if any(one)}) == 4
+    assert max(map(sum, turns)) == 1
+    assert not any(turns[0] + turns[1] + turns[5] + turns[6])
+
+
+# The draw
+
+
+def shares(made: Catalog, pace: Pace, n: int) -> Counter[str]:
+    answers = (decide(made, NOON, Page((SLOT,)), draws(view), pace)[0] for view in range(n))
+    return Counter(one.ad.line_item.id if isinstance(one, Filled) else one.reason.value for one in answers)
+
+
+def goal(name: str, **fields: object) -> LineItem:
+    return line_item(name, goal=Goal(1000, Measure.IMPRESSIONS), pacing=Pacing.ASAP, **fields)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
+def test_each_gets_exactly_what_its_pace_asks_for(parts: list[float]) -> None:
+    """
+    Side by side, within 3 in 2,000; where they ask for more than there is, each gets less alike.
+    """
+    names = [f"g-{n}" for n in range(len(parts))]
+    made = catalog(*(goal(name) for name in names), line_item("rest"))
+    counts = shares(made, Pace(dict(zip(names, parts, strict=True))), 2000)
+    scale = max(1.0, sum(parts))
+    assert all(abs(counts[name] - 2000 * part / scale) <= 3 for name, part in zip(names, parts, strict=True))
+    assert abs(counts["rest"] - 2000 * max(0.0, 1 - sum(parts))) <= 3
+
+
+def test_a_sponsorship_ends_at_its_goal() -> None:
+    """
+    With its goal reached its share is unsold, and the others have it.
+    """
+    made = catalog(sponsorship("half", 50, goal=Goal(10, Measure.IMPRESSIONS)), line_item("rest"))
+    assert abs(shares(made, Pace({"half": 1.0}), 100)["half"] - 50) <= 3
+    assert shares(made, Pace({"half": 0.0}), 100) == {"rest": 100}
+
+
+def test_a_roadblock_with_a_goal_has_its_part_of_the_pages() -> None:
+    """
+    It takes all of its slots together or none, as often as its pace asks for.
+    """
+    block = goal("block", slots=(SLOT, NEXT), page=PageRule.ROADBLOCK_ALL, creatives=("a", "b"))
+    made = catalog(block, line_item("rest", slots=(SLOT, NEXT), creatives=("c", "d")))
+    counts: Counter[tuple[str, ...]] = Counter()
+    for n in range(1000):
+        found = decide(made, NOON, Page((SLOT, NEXT)), draws(n), Pace({"block": 0.25}))
+        counts[tuple(one.ad.line_item.id for one in found if isinstance(one, Filled))] += 1
+    assert counts.keys() == {("block", "block"), ("rest", "rest")}
+    assert abs(counts["block", "block"] - 250) <= 3
+
+
+def test_nothing_known_is_nothing_taken() -> None:
+    """
+    A goal whose count nobody has told is not served: it could be over.
+    """
+    trace: list[Lost] = []
+    [found] = decide(catalog(goal("g")), NOON, Page((SLOT,)), draws(), trace=trace)
+    assert not isinstance(found, Filled)
+    assert found.reason is NoFill.GOAL
+    assert [(one.step, one.reason) for one in trace] == [(Step.GOAL, "what it has delivered is not known yet")]
+
+
+# Optimised rotation
+
+
+def test_the_better_creative_earns_more_and_none_is_forgotten() -> None:
+    """
+    After 10,000 impressions 2 % beats 1 %; the worst keeps its part of the quarter; nobody knows yet is alike.
+    """
+    found = earn({"a": (200, 10_000), "b": (100, 10_000), "c": (99, 10_000)}, "seed")
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["a"] > 0.8
+    assert min(found.values()) >= 0.25 / 3
+    even = earn({"a": (0, 0), "b": (0, 0)}, "seed")
+    assert even["a"] == pytest.approx(0.5, abs=0.05)
+    assert earn({"a": (3, 90), "b": (5, 95)}, "x") == earn({"a": (3, 90), "b": (5, 95)}, "x")
+
+
+def test_optimised_shows_what_was_earned() -> None:
+    """
+    The weights of the pace, within 3; evenly while there are none.
+    """
+    made = catalog(line_item("both", creatives=("a", "b"), rotation=Rotation.OPTIMISED))
+    for pace, of_a in ((Pace(creatives={"both": {"a": 0.8, "b": 0.2}}), 800), (Pace(), 500)):
+        found = [decide(made, NOON, Page((SLOT,)), draws(n), pace)[0] for n in range(1000)]
+        count = sum(isinstance(one, Filled) and one.ad.creative.id == "a" for one in found)
+        assert abs(count - of_a) <= 3
+
+
+# In files
+
+
+def tables(**fields: object) -> dict[str, object]:
+    own = {"id": "a", "name": "A", "campaign": "c", "priority": "standard", "slots": [1], "creatives": ["x"]}
+    return {
+        "slot": {"id": 1, "name": "S", "size": "300x250"},
+        "advertiser": {"id": "v", "name": "V"},
+        "campaign": {"id": "c", "name": "C", "advertiser": "v"},
+        "creative": {"id": "x", "advertiser": "v", "kind": "text", "title": "X", "click_url": "https://v.example/"},
+        "line_item": {**own, **fields},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"goal": 5}, "expected such as { impressions = 100_000 }"),
+        ({"goal": {"views": 5}}, "one of impressions, viewables, clicks"),
+        ({"goal": {"clicks": 0}}, "expected a whole number from 1"),
+        ({"goal": {"clicks": 5, "per": "week"}}, "expected 'flight' or 'day'"),
+        ({"goal": {"clicks": 5}}, "field 'ends' is missing; a goal is spread over a flight"),
+        ({"goal": {"clicks": 5}, "pacing": "asap", "weight": 2}, "field 'weight' has no use beside 'goal'"),
+        ({"pacing": "asap"}, "field 'pacing' spreads a goal, and there is none"),
+        ({"on_shortfall": "run_on"}, "goes on until a goal is reached; add 'goal'"),
+        ({"goal": {"clicks": 5, "per": "day"}, "on_shortfall": "run_on"}, "is for a whole flight's goal"),
+        ({"frequency": ["3 a day"]}, "expected a cap such as '3 per day'"),
+        ({"frequency": ["1 per 40 days"]}, "looks back 31 days at most"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:
+    """
+    Each with what was expected.
+    """
+    assert any(said in str(problem) for problem in problems(tables(**fields))), problems(tables(**fields))
+
+
+def test_a_goal_and_its_caps_are_read() -> None:
+    """
+    A daily goal needs no dates; caps are counts within so many seconds.
+    """
+    from adserver.documents import read_tables
+    from tests.make import entries
+
+    given = tables(goal={"viewables": 3000, "per": "day"}, frequency=["3 per day", "1 per 6 hours"])
+    assert problems(given) == []
+    [found] = read_tables(entries(given))[0].line_items
+    assert found.goal == Goal(3000, Measure.VIEWABLES, daily=True)
+    assert found.frequency == (Cap(3, 86_400), Cap(1, 21_600))
+
+
+def test_spans_of_goals() -> None:
+    """
+    A daily goal's time is today, where its flight begins or ends there.
+    """
+    daily = line_item(goal=Goal(5, Measure.CLICKS, daily=True), starts=NOON, ends=NOON + 3600)
+    assert pacing.span(daily, (NOON - 60, NOON + 86_400)) == (NOON, NOON + 3600)
+    assert pacing.span(booked(), (0, 1)) == (NOON, ENDS)

@@ -1,0 +1,133 @@
+"""What line items have delivered, read from a real store's counts."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from adserver import delivered
+from adserver.catalog import Catalog
+from adserver.days import Days
+from adserver.delivered import Delivered, wanted
+from adserver.events import Event, Type, stored
+from adserver.model import Goal, Measure, Rotation
+from adserver.pacing import Figures
+from adserver.store import Store
+from adserver.tally import tally
+from tests.make import catalog, line_item
+
+Run = Callable[[Callable[[Store], Awaitable[Any]]], Any]
+DAYS = Days("Europe/Amsterdam")
+NOON = DAYS.start(20_520) + 12 * 3600
+TODAY, HOUR = DAYS.locate(NOON)
+
+
+def made(**fields: object) -> Catalog:
+    goal = {"goal": Goal(100, Measure.IMPRESSIONS), "starts": NOON - 20 * 86_400, **fields}
+    return catalog(line_item("paced", creatives=("a", "b"), **goal), line_item("plain"))
+
+
+class Journal:
+    """A producer whose events are counted as soon as they happen."""
+
+    def __init__(self, store: Store, of: Catalog) -> None:
+        self._store, self._of, self._at, self._serial = store, of, dict[int, int](), 0
+
+    async def count(
+        self, type_: Type, creative: str, n: int, day: int = TODAY, hour: int = HOUR, reason: int = 0
+    ) -> None:
+        [ad] = [one for one in self._of.by_key.values() if one.creative.id == creative]
+        await self._store.name_ads({ad.key: ad.name})
+        events = []
+        for _ in range(n):
+            self._serial += 1
+            events.append(Event(type_, reason, day, hour, b"\1\2\3\4\5", self._serial, ad.key + b"\0", int(NOON)))
+        start = self._at.get(day, 0)
+        self._at[day] = start + n
+        await self._store.apply(b"12345678", tally(day, start, start + n, stored(events)))
+
+
+def test_figures_are_net_and_by_line_item(with_store: Run) -> None:
+    """
+    Of all days since it began; invalid events are none, suspect ones are; only goals and optimised rotations are read.
+    """
+    of = made()
+
+    async def body(store: Store) -> None:
+        journal = Journal(store, of)
+        await journal.count(Type.SERVED, "a", 5)
+        await journal.count(Type.IMPRESSION, "a", 3)
+        await journal.count(Type.IMPRESSION, "a", 2, reason=1)
+        await journal.count(Type.IMPRESSION, "b", 1, reason=9)
+        await journal.count(Type.CLICK, "b", 1)
+        await journal.count(Type.IMPRESSION, "b", 4, day=TODAY - 1)
+        await journal.count(Type.IMPRESSION, "b", 7, day=TODAY - 9)
+        await journal.count(Type.IMPRESSION, "b", 9, day=TODAY - 21)
+        await journal.count(Type.SERVED, "plain-loaf", 5)
+        found = Delivered()
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.totals() == {"paced": Figures(5, 3 + 1 + 4 + 7, 0, 1)}
+        assert found.totals(TODAY) == {"paced": Figures(5, 4, 0, 1)}
+        assert found.creatives("paced") == {"a": Figures(5, 3), "b": Figures(0, 12, 0, 1)}
+
+    with_store(body)
+
+
+def test_the_next_look_sees_what_was_counted_since(with_store: Run) -> None:
+    """
+    The present hour and the one before are read each time, the whole day each minute; a new day begins at nothing.
+    """
+    of = made()
+
+    async def body(store: Store) -> None:
+        journal, found = Journal(store, of), Delivered()
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.totals() == {}
+        for hour, total in ((HOUR, 2), (HOUR - 1, 4)):
+            await journal.count(Type.IMPRESSION, "a", 2, hour=hour)
+            await found.refresh(store, of, DAYS, NOON)
+            assert found.totals()["paced"].impressions == total
+        await journal.count(Type.IMPRESSION, "a", 2, hour=3)
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.totals()["paced"].impressions == 4
+        await found.refresh(store, of, DAYS, NOON + 86_400)
+        assert found.totals()["paced"].impressions == 6
+        assert found.totals(TODAY + 1) == {}
+
+    with_store(body)
+
+
+def test_an_hour_from_long_ago_is_seen_within_a_minute(with_store: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Late events belong to their serve's hour.
+    """
+    of = made()
+    monkeypatch.setattr(delivered, "WHOLE_EVERY_S", 0.0)
+
+    async def body(store: Store) -> None:
+        journal, found = Journal(store, of), Delivered()
+        await found.refresh(store, of, DAYS, NOON)
+        await journal.count(Type.IMPRESSION, "a", 2, hour=3)
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.totals()["paced"].impressions == 2
+
+    with_store(body)
+
+
+def test_another_catalog_is_read_for_at_once(with_store: Run) -> None:
+    """
+    A goal given to a booking that already ran counts what it delivered before.
+    """
+    before, after = catalog(line_item("paced", creatives=("a", "b"))), made()
+
+    async def body(store: Store) -> None:
+        journal, found = Journal(store, after), Delivered()
+        await journal.count(Type.VIEWABLE, "a", 2, day=TODAY - 3)
+        await found.refresh(store, before, DAYS, NOON)
+        assert found.totals() == {}
+        await found.refresh(store, after, DAYS, NOON)
+        assert found.totals()["paced"] == Figures(viewables=2)
+
+    with_store(body)
+    assert [one.id for one in wanted(before)] == []
+    assert [one.id for one in wanted(catalog(line_item("o", rotation=Rotation.OPTIMISED)))] == ["o"]
