@@ -6,12 +6,16 @@ before its answer leaves; a request that cannot be journalled is answered all th
 
 import logging
 import time
+from collections.abc import Iterable
 from math import inf
 
 from msgspec import Struct
 
 from adserver import metrics
+from adserver.answers import Scope
+from adserver.caps import Caps
 from adserver.catalog import Ad, Catalog
+from adserver.context import Query
 from adserver.days import Days
 from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide
 from adserver.errors import JournalUnavailable
@@ -21,6 +25,7 @@ from adserver.journal import Ledger
 from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
 from adserver.pacer import Pacer
+from adserver.readers import Readers
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
 from adserver.token import Mint
@@ -75,7 +80,10 @@ class Edition:
     def __init__(self, catalog: Catalog, public_url: str) -> None:
         self.catalog = catalog
         self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
-        self.pages = {b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots}
+        self.about_readers = frozenset(slot for slot in catalog.slots if _asks_of_readers(catalog, slot))
+        self.pages = {
+            b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots if slot not in self.about_readers
+        }
         self.asks = _asks(catalog)
         self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
         self._filled = {slot: Both(self.requests[slot], metrics.SERVED.labels(str(slot))) for slot in catalog.slots}
@@ -98,6 +106,11 @@ class Edition:
         return LONGEST_MAX_AGE_S if change == inf else max(0, min(LONGEST_MAX_AGE_S, int(change - now)))
 
 
+def _asks_of_readers(catalog: Catalog, slot: int) -> bool:
+    """Whether a booking of *slot* is for some devices or countries only, which a request's headers may tell."""
+    return any(one.target and one.target.about_readers for one in catalog.bookings[slot].all)
+
+
 def _asks(catalog: Catalog) -> dict[tuple[str, str], SlotId | Group]:
     """What each shortcode asks for, by its name and its id: a closed list, so that no id is ever parsed."""
     asks: dict[tuple[str, str], SlotId | Group] = {("the_ad", str(slot)): SlotId(slot) for slot in catalog.slots}
@@ -112,7 +125,18 @@ def _asks(catalog: Catalog) -> dict[tuple[str, str], SlotId | Group]:
 class Answering:
     """One worker's answers; for the event loop's thread alone."""
 
-    def __init__(self, live: LiveCatalog, journal: Ledger, mint: Mint, meter: Meter, public_url: str) -> None:
+    def __init__(
+        self,
+        live: LiveCatalog,
+        journal: Ledger,
+        mint: Mint,
+        meter: Meter,
+        public_url: str,
+        readers: Readers | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        self._readers = readers or Readers(bytes(32))
+        self._caps = caps or Caps("unix:///dev/null")
         self._live = live
         self._journal = journal
         self._mint = mint
@@ -210,6 +234,28 @@ class Answering:
             (one, next(left) if isinstance(one, Filled) else self._leave_empty(edition, one, page, now, day, hour))
             for one in decisions
         ]
+
+    async def decide_for(
+        self, edition: Edition, asks: tuple[SlotId | Group, ...], query: Query, scope: Scope
+    ) -> tuple[Page, bytes]:
+        """The page that a delivery call asks for, and its reader; empty when nobody may know.
+
+        Waits for the store where something capped may show to a known reader, and 15 ms at most.
+        """
+        slots = [member.slot for ask in asks if isinstance(ask, Group) for member in ask.slots]
+        slots += [ask for ask in asks if not isinstance(ask, Group)]
+        context = query.context
+        if not edition.about_readers.isdisjoint(slots):
+            context = self._readers.context(query, scope)
+        if not query.reader or not (reader := self._readers.key(query, scope["headers"])):
+            return Page(asks, query.format, context), b""
+        held = await self._caps.look(edition.catalog, slots, reader, self.now())
+        return Page(asks, query.format, context, held), reader
+
+    def remember(self, edition: Edition, decisions: Iterable[Decision], reader: bytes) -> None:
+        """What *reader* was shown counts towards caps."""
+        if reader:
+            self._caps.tell(edition.catalog, decisions, reader, self.now())
 
     def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
         """What `answer` would decide next; counts nothing."""

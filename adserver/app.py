@@ -26,13 +26,14 @@ from adserver.answers import Client, Headers, Receive, Responses, Scope, Send, p
 from adserver.archive import open_book
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running, wait_for_any
+from adserver.caps import Caps
 from adserver.closing import Closer
 from adserver.condition import Condition
 from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.direct import Direct
 from adserver.errors import JournalUnavailable, StoreRefused, StoreUnavailable
-from adserver.forwarded import Forwarded
+from adserver.forwarded import Behind, Forwarded
 from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce, Outbox
 from adserver.invalid import Judge
@@ -40,6 +41,7 @@ from adserver.journal import Journal, create_journal
 from adserver.methodology import Methodology
 from adserver.metrics import Meter
 from adserver.neighbours import beat
+from adserver.readers import Readers
 from adserver.reload import LiveCatalog, follow_loop, load_first
 from adserver.secret import read_keys
 from adserver.seen import Seen
@@ -93,7 +95,11 @@ class Worker:
         confirmer = Confirmer(shipper, settings.store_url) if shipper else None
         direct = Direct(settings.store_url)
         await load_first(live, settings)
-        answering = Answering(live, journal, Mint(keys, journal.issuer), self._meter, settings.base_url)
+        file = Path(settings.country_file) if settings.country_file else None
+        readers = Readers(keys.salt(b"reader"), settings.country_header, file)
+        caps = Caps(settings.store_url)
+        mint = Mint(keys, journal.issuer)
+        answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
         articles = Articles(answering, self._responses, self._meter)
         listed = _address_file(settings)
@@ -148,6 +154,7 @@ class Worker:
                 await in_use.drain()
         finally:
             self._meter.flush()
+            await caps.close()
             await in_use.close()
             if shipper:
                 log.info("stopped: %r, %d events left to count", in_use.journal, shipper.waiting())
@@ -349,10 +356,11 @@ class AccessLog:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
-def create_app() -> Worker | AccessLog:
+def create_app() -> Worker | AccessLog | Behind:
     """One worker's application, from the environment: what uvicorn calls in each worker process."""
     settings = read_settings(os.environ)
     logs.configure(settings.log_format)
     http_limits.on_refused = lambda reason: metrics.HTTP_REFUSED.labels(reason).inc()
     worker = Worker(settings)
-    return AccessLog(worker) if settings.access_log else worker
+    app = AccessLog(worker) if settings.access_log else worker
+    return Behind(app, Forwarded(settings.trusted_proxies.split())) if settings.trusted_proxies else app

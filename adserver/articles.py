@@ -26,7 +26,6 @@ from adserver.metrics import Meter
 from adserver.model import Format, Group, SlotId
 from adserver.render import render_placeholder
 from adserver.shortcode import Shortcode
-from adserver.targeting import UNKNOWN, Context
 
 MOST_BYTES = 2 * 1024 * 1024
 _REMEMBERED = 256
@@ -113,7 +112,10 @@ class Articles:
         except BadQuery as error:
             await self._responses.problem(send, "render", error.status, str(error))
             return
-        body, headers = self._answer(article, query.format, media, query.context)
+        edition = self._answering.edition()
+        asks = article.plan_for(edition, query.format).page.asks
+        page, reader = await self._answering.decide_for(edition, asks, query, scope)
+        body, headers = self._answer(article, query.format, media, page, reader)
         await self._responses.send(send, "render", 200, headers, body)
 
     def at_once(self, headers: Headers, body: bytes) -> tuple[int, bytes] | None:
@@ -130,9 +132,9 @@ class Articles:
         return 200, wire(said, body)
 
     def _answer(
-        self, article: Article, form: Format, media: bytes, context: Context = UNKNOWN
+        self, article: Article, form: Format, media: bytes, page: Page | None = None, reader: bytes = b""
     ) -> tuple[bytes, Headers]:
-        filling = self.fill(article, form, context)
+        filling = self.fill(article, form, page, reader)
         headers: Headers = [
             (b"content-type", media),
             keep_for(filling.max_age) if form is Format.PLACEHOLDER else NO_STORE,
@@ -166,8 +168,11 @@ class Articles:
             self._read[body, mend] = article
         return article
 
-    def fill(self, article: Article, form: Format, context: Context = UNKNOWN) -> Filling:
-        """Answer every shortcode of *article*; one that asks for nothing known becomes nothing."""
+    def fill(self, article: Article, form: Format, page: Page | None = None, reader: bytes = b"") -> Filling:
+        """Answer every shortcode of *article*; one that asks for nothing known becomes nothing.
+
+        *page* is what it asks for with what is known of its *reader*.
+        """
         edition = self._answering.edition()
         plan = article.plan_for(edition, form)
         now = self._answering.now()
@@ -180,8 +185,10 @@ class Articles:
             for place, ask in zip(plan.places, asks, strict=True):
                 pieces[place] = render_placeholder(ask if isinstance(ask, Group) else slots[ask])
         else:
-            page = plan.page if context is UNKNOWN else Page(plan.page.asks, form, context)
+            if page is None or page.asks != plan.page.asks:  # another catalog came in between
+                page = plan.page
             decided = self._answering.answer(edition, page, now)
+            self._answering.remember(edition, (decision for decision, _ in decided), reader)
             for place, (decision, html) in zip(plan.places, decided, strict=True):
                 pieces[place] = html
                 if isinstance(decision, Filled):

@@ -2,7 +2,8 @@
 
 Unknown parameters are ignored and nothing of the query is ever echoed. What the query says of the page and its reader
 (`section`, `tag`, `url`, `lang`, `country`, `device`, and the site's own as `key.NAME`) is what line items are targeted
-by. `reader`, `ua` and `consent` are accepted without effect until line items can be capped.
+by. `reader` is a key of the site's own for who reads, `ua` their User-Agent when a template asks for them, `consent=1`
+that they agreed to be told apart.
 """
 
 from functools import lru_cache
@@ -34,16 +35,27 @@ class Query(Struct, frozen=True):
     format: Format = Format.HTML
     repair: bool = True
     context: Context = UNKNOWN
+    reader: str = ""
+    consent: bool = False
+    user_agent: str = ""
 
 
 PLAIN = Query()
 
 
-@lru_cache(1024)
 def parse_query(query: bytes) -> Query:
-    """Raises BadQuery. The pages of a site ask alike, so what was read is remembered."""
+    """Raises BadQuery. The pages of a site ask alike, so what was read is remembered, unless it names a reader."""
     if not query:
         return PLAIN
+    return _parse(query) if b"reader" in query or b"%" in query else _parse_and_remember(query)
+
+
+@lru_cache(1024)
+def _parse_and_remember(query: bytes) -> Query:
+    return _parse(query)
+
+
+def _parse(query: bytes) -> Query:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
     except UnicodeDecodeError:
@@ -53,6 +65,7 @@ def parse_query(query: bytes) -> Query:
     ids: dict[str, None] = {}
     form, repair = Format.HTML, True
     words: dict[str, str] = {}
+    who: dict[str, str] = {}
     tags: list[str] = []
     keys: dict[str, list[str]] = {}
     for name, value in pairs:
@@ -65,6 +78,8 @@ def parse_query(query: bytes) -> Query:
                 repair = value != "0"
             case "section" | "url" | "lang" | "country" | "device":
                 words[name] = value
+            case "reader" | "ua" | "consent":
+                who[name] = value
             case "tag":
                 tags.append(value)
             case "at":
@@ -73,7 +88,8 @@ def parse_query(query: bytes) -> Query:
                 keys.setdefault(name[4:], []).append(value)
     if len(ids) > MOST_IDS:
         raise BadQuery(f"{len(ids)} ids were asked for; at most {MOST_IDS} are answered in one call.")
-    return Query(tuple(ids), form, repair, know(tags=tags, keys=keys, **words))
+    context = know(tags=tags, keys=keys, **words)
+    return Query(tuple(ids), form, repair, context, who.get("reader", ""), who.get("consent") == "1", who.get("ua", ""))
 
 
 def _parse_format(value: str) -> Format:

@@ -140,6 +140,12 @@ CLOCK_JUMP = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+CAPS_UNKNOWN = Counter(
+    "adserver_caps_unknown",
+    "Pages decided without their capped line items because the store did not say in time what the reader has seen.",
+    registry=REGISTRY,
+)
+CAPS_LOST = Counter("adserver_caps_lost", "Pages whose capped ads the store could not be told of.", registry=REGISTRY)
 GOALS_BEHIND = Gauge(
     "adserver_goals_behind",
     "Line items that the traffic expected is too small for: they will miss their goals.",

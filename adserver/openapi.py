@@ -180,9 +180,9 @@ _CONTEXT: dict[str, dict[str, Any]] = {
     "lang": {"description": "The page's language, such as de or de-AT."},
     "country": {"description": "The reader's country, two letters."},
     "device": {"description": "desktop, mobile or tablet."},
-    "reader": {"description": "An opaque key of the site's own; never stored as it is."},
+    "reader": {"description": "Who reads: an opaque key of the site's own, for frequency caps; never stored as it is."},
     "ua": {"description": "The reader's User-Agent, when a template asks on the reader's behalf."},
-    "consent": {"description": "1 or 0."},
+    "consent": {"description": "1: the reader agreed to be told apart, which frequency caps need; else 0."},
     "at": {"description": "An instant to preview; needs a staff token."},
 }
 

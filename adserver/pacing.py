@@ -28,6 +28,8 @@ _AHEAD = 1.25
 """What `frontloaded` delivers in the first half of a flight, compared with even."""
 _FLOOR = 0.25
 _TRIES = 2_000
+_SURE = 4.0
+"""So many times the click rate there was is the most that is thought of; every snippet's impression may come."""
 WORDS = {Measure.IMPRESSIONS: "impressions", Measure.VIEWABLES: "viewable impressions", Measure.CLICKS: "clicks"}
 
 
@@ -87,6 +89,10 @@ class Progress(Struct, frozen=True):
         """How much of what is served comes to count, from above: 1 while nothing is known."""
         return min(1.0, (self.counted + 1) / (self.served - self.served_lately + 1))
 
+    def in_flight(self) -> int:
+        """How many of those served lately have not been counted, and all may be."""
+        return max(0, self.served_lately - self.counted_lately)
+
     def expected(self) -> float:
         """What will be counted of all that is served by now."""
         return self.counted + max(0.0, self.rate() * self.served_lately - self.counted_lately)
@@ -125,23 +131,25 @@ def plan(line_item: LineItem, ends: float, progress: Progress, supply: Supply, n
     goal = line_item.goal
     assert goal is not None
     rate, expected = progress.rate(), progress.expected()
-    left = (goal.n - expected) / rate
+    to_serve = (goal.n - expected) / rate
+    sure = 1.0 if goal.of is not Measure.CLICKS else min(1.0, _SURE * rate)
+    room = min(to_serve, (goal.n - progress.counted) / sure - progress.in_flight())
     done = f"{progress.counted:,} of {goal.n:,} {WORDS[goal.of]}"
     if progress.counted >= goal.n:
         return Plan(0.0, 0.0, _reached(goal))
-    if left < 1:
+    if room < 1:
         return Plan(0.0, 0.0, f"it waits for the last it has served to be counted: {done}")
     if line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None:
-        return Plan(1.0, left, f"it takes all it can get: {done} so far")
-    if goal.n <= SMALL or left <= SMALL / 10 or supply.left is None:
+        return Plan(1.0, room, f"it takes all it can get: {done} so far")
+    if goal.n <= SMALL or to_serve <= SMALL / 10 or supply.left is None:
         due = goal.n * _front(line_item.pacing, 1 - (1 - supply.passed) ** LEAD) + 0.5 - expected
         if due < 1:
             return Plan(0.0, 0.0, f"it is on its plan: {done}")
-        behind = supply.left is not None and left > supply.left
-        return Plan(1.0, min(left, due / rate), f"its next is due: {done} so far", behind)
-    wanted = left / max(supply.left, 1e-9)
+        behind = supply.left is not None and to_serve > supply.left
+        return Plan(1.0, min(room, due / rate), f"its next is due: {done} so far", behind)
+    wanted = to_serve / max(supply.left, 1e-9)
     share = min(1.0, LEAD * _hurry(line_item.pacing, supply.passed) * wanted)
-    return Plan(share, left, f"it takes {_percent(share)} of its chances: {done} so far", wanted > 1)
+    return Plan(share, room, f"it takes {_percent(share)} of its chances: {done} so far", wanted > 1)
 
 
 def _reached(goal: Goal) -> str:

@@ -78,12 +78,14 @@ class Delivery:
             return
         if query.format is Format.PLACEHOLDER:
             status, headers, body = self._placeholder(edition, edition.catalog.slots[slot])
-        elif method == "HEAD":
-            status, headers, body = self._head(edition, Page((slot,), query.format, query.context))
         else:
-            page = Page((slot,), query.format, query.context)
-            [(decision, body)] = self._answering.answer(edition, page, self._answering.now())
-            status, headers = _say(decision, body)
+            page, reader = await self._answering.decide_for(edition, (slot,), query, scope)
+            if method == "HEAD":
+                status, headers, body = self._head(edition, page)
+            else:
+                [(decision, body)] = self._answering.answer(edition, page, self._answering.now())
+                self._answering.remember(edition, (decision,), reader)
+                status, headers = _say(decision, body)
         if self._origins:
             self._allow_origin(scope, headers)
         await self._responses.send(send, "ad", status, headers, body)
@@ -122,7 +124,7 @@ class Delivery:
             await self._responses.send(send, "ads", 200, [JSON, NO_STORE, NOSNIFF], b"")
             return
         edition = self._answering.edition()
-        entries, caching = self._fill(edition, query)
+        entries, caching = await self._fill(edition, query, scope)
         body = msgspec.json.encode({"version": edition.catalog.version, "ads": entries})
         headers = [JSON, caching, NOSNIFF, length(body)]
         if self._origins:
@@ -139,11 +141,12 @@ class Delivery:
             query = parse_query(request.scope["query_string"])
         except BadQuery as error:
             return problem_response(error.status, str(error))
-        [found] = self._answering.explain(edition, Page((slot,), query.format, query.context))
+        page, _ = await self._answering.decide_for(edition, (slot,), query, request.scope)
+        [found] = self._answering.explain(edition, page)
         headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
         return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")
 
-    def _fill(self, edition: Edition, query: Query) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
+    async def _fill(self, edition: Edition, query: Query, scope: Scope) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
         """An entry for each id asked, and the answer's cache-control header."""
         asked = [edition.slots.get(text.encode("utf-8", "replace")) for text in query.ids]
         slots = tuple(dict.fromkeys(slot for slot in asked if slot is not None))
@@ -155,7 +158,9 @@ class Delivery:
             }
             caching = keep_for(min(ages.values(), default=0))
         else:
-            answers = self._answering.answer(edition, Page(slots, query.format, query.context), now)
+            page, reader = await self._answering.decide_for(edition, slots, query, scope)
+            answers = self._answering.answer(edition, page, now)
+            self._answering.remember(edition, (decision for decision, _ in answers), reader)
             found = {slot: _describe(*answer, ages[slot]) for slot, answer in zip(slots, answers, strict=True)}
             caching = NO_STORE
         entries = {}

@@ -67,6 +67,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         str, Meta(description="addresses or networks, separated by blanks, whose X-Forwarded-For is believed")
     ] = ""
+    country_header: Annotated[
+        str, Meta(description="header in which a trusted proxy names the reader's country, such as CF-IPCountry")
+    ] = ""
+    country_file: Annotated[
+        str | None, Meta(description="MaxMind country or city database (.mmdb) of the newsroom's own")
+    ] = None
     rate_per_minute: Annotated[
         int, Meta(ge=0, description="most events a minute one worker counts of a /24 or /48 of readers; 0: no limit")
     ] = 0
@@ -213,6 +219,10 @@ def _check(settings: Settings) -> None:
             raise BadSetting(
                 f"ADSERVER_TRUSTED_PROXIES names {proxy!r:.60}; expected an address or a network"
             ) from None
+    if settings.country_header and not re.fullmatch(r"[A-Za-z0-9-]{1,100}", settings.country_header):
+        raise BadSetting(f"ADSERVER_COUNTRY_HEADER is {settings.country_header!r:.60}; expected the name of a header")
+    if settings.country_header and not settings.trusted_proxies:
+        raise BadSetting("ADSERVER_COUNTRY_HEADER is believed of ADSERVER_TRUSTED_PROXIES only; name them, too")
     try:
         settings.staff  # noqa: B018  # it is looked at when it is asked for
     except ConfigError as error:

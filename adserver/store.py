@@ -581,16 +581,18 @@ def _redis_version(info: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[Store]:
-    """A connection of its own, closed with the body. Connecting happens at the first command."""
+async def open_store(url: str, connections: int = 1) -> AsyncIterator[Store]:
+    """A connection of its own, or a pool for several tasks, closed with the body. It connects at the first command."""
+    single = connections == 1
     where = parse_store_url(url)
     match where.form:
         case Form.SERVER:
             login = _login_of(url)
-            opened = _open_server(aioredis.Redis.from_url(url, single_connection_client=True, **_FAST))
+            most = _FAST if single else {**_FAST, "max_connections": connections}
+            opened = _open_server(aioredis.Redis.from_url(url, single_connection_client=single, **most))
         case Form.SENTINEL:
             login = where.login
-            opened = _open_behind_sentinels(where)
+            opened = _open_behind_sentinels(where, single=single)
         case Form.CLUSTER:
             login = where.login
             nodes = [ClusterNode(host, port) for host, port in where.nodes]
@@ -612,7 +614,7 @@ async def _open_server(connection: "aioredis.Redis | _Cluster") -> "AsyncIterato
 
 
 @asynccontextmanager
-async def _open_behind_sentinels(url: StoreUrl) -> "AsyncIterator[aioredis.Redis | _Cluster]":
+async def _open_behind_sentinels(url: StoreUrl, *, single: bool) -> "AsyncIterator[aioredis.Redis | _Cluster]":
     """Each connecting asks the sentinels who is primary, in an order of its own: the first may hang."""
     patience = {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S}
     nodes = random.sample(url.nodes, len(url.nodes))
@@ -622,7 +624,7 @@ async def _open_behind_sentinels(url: StoreUrl) -> "AsyncIterator[aioredis.Redis
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         url.name, sentinel, **_FAST, **url.login
     )
-    connection = aioredis.Redis(connection_pool=pool, single_connection_client=True)
+    connection = aioredis.Redis(connection_pool=pool, single_connection_client=single)
     try:
         yield connection
     finally:

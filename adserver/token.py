@@ -68,6 +68,10 @@ class Keys:
             digest.update(bytes([key_id]) + master)
         return digest.hexdigest()
 
+    def salt(self, person: bytes) -> bytes:
+        """32 bytes for another purpose, named by at most 8 bytes; they change with the key that signs."""
+        return hashlib.blake2s(key=self._masters[self.signing], person=person).digest()
+
     def mac(self, key_id: int, day: int) -> Any | None:
         """A keyed hash to copy, or None for a key id that is not ours."""
         found = self._of_day.get((key_id, day))

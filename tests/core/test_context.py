@@ -65,8 +65,8 @@ def test_a_preview_needs_a_token() -> None:
     "query",
     [
         b"dest=https://evil.example",
-        b"reader=x&device=toaster&section=&tag=&key=1",
-        b"ua=%22%3E%3Cscript%3E&consent=1",
+        b"reader=&device=toaster&section=&tag=&key=1",
+        b"ua=&consent=2",
         b"__proto__=1&constructor=2",
         b"&&&=&==",
         b"ID=889990&Format=email",
@@ -117,3 +117,14 @@ def test_twenty_thousand_parameters_are_refused_before_they_are_read() -> None:
     """
     with pytest.raises(BadQuery, match="more than 256 parameters"):
         parse_query(b"id=889990&" * 20_000)
+
+
+def test_a_reader_is_read_and_not_remembered() -> None:
+    """
+    A key, a consent that is said, a browser's name; queries that name a reader are not kept.
+    """
+    query = parse_query(b"reader=ann%20b&consent=1&ua=Mozilla%2F5.0")
+    assert (query.reader, query.consent, query.user_agent) == ("ann b", True, "Mozilla/5.0")
+    assert parse_query(b"consent=yes").consent is False
+    assert parse_query(b"reader=x") is not parse_query(b"reader=x")
+    assert parse_query(b"section=x") is parse_query(b"section=x")

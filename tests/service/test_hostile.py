@@ -72,7 +72,7 @@ def unharmed(service: Service, whole: tuple[set[str], list[object], set[bytes]])
 
 def store_keys(service: Service) -> set[bytes]:
     with service.redis() as store:
-        return set(store.scan_iter())
+        return {key for key in store.scan_iter() if not key.startswith(b"as:{curves}:")}  # by slot and day
 
 
 def ask(service: Service, line: str, *fields: str, body: bytes = b"") -> tuple[int, bytes]:

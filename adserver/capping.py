@@ -1,0 +1,70 @@
+"""Frequency caps: may this reader see it again?
+
+A cap of `3 per day` looks back a day from each view. What a reader has seen is known by the instants of the last few
+views of each owner of a cap: a line item, a campaign or an advertiser.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from adserver.catalog import Catalog, Limit
+from adserver.model import Cap
+
+Seen = Mapping[str, Sequence[int]]
+"""By field (see `field_of`): when it was shown lately, in Unix seconds."""
+
+_UNITS = ((604_800, "week"), (86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def field_of(limit: Limit) -> str:
+    """Whose views a limit looks at: `line_item:spring-sale`."""
+    return f"{limit.level}:{limit.id}"
+
+
+def capped_on(catalog: Catalog, slots: Iterable[int], now: float) -> list[str]:
+    """The line items with a cap that may be shown in *slots* now."""
+    found: dict[str, None] = {}
+    for slot in slots:
+        live = catalog.bookings[slot].at(now)
+        if live.capped:
+            for tier in live.tiers:
+                found.update((one.line_item.id, None) for one in (tier.everyone if tier else ()) if one.capped)
+    return list(found)
+
+
+def fields_of(catalog: Catalog, line_items: Iterable[str]) -> dict[str, int]:
+    """What to know about a reader for *line_items*: each field, and how many views back its caps look."""
+    found: dict[str, int] = {}
+    for line_item in line_items:
+        for limit in catalog.caps[line_item]:
+            field = field_of(limit)
+            found[field] = max(found.get(field, 0), limit.cap.most)
+    return found
+
+
+def window_s(catalog: Catalog, line_items: Iterable[str]) -> int:
+    """How long what a reader saw of *line_items* has to be remembered."""
+    return max((limit.cap.within_s for line_item in line_items for limit in catalog.caps[line_item]), default=0)
+
+
+def held(catalog: Catalog, line_items: Iterable[str], seen: Seen, now: float) -> dict[str, str]:
+    """Which of *line_items* this reader may not be shown now, and why, as the rest of a sentence."""
+    found = {}
+    for line_item in line_items:
+        for limit in catalog.caps[line_item]:
+            shown = sum(at > now - limit.cap.within_s for at in seen.get(field_of(limit), ()))
+            if shown >= limit.cap.most:
+                times = "once" if shown == 1 else f"{shown} times"
+                found[line_item] = f"this reader has seen {_whose(limit)} {times} within {say_window(limit.cap)}"
+                break
+    return found
+
+
+def _whose(limit: Limit) -> str:
+    return "it" if limit.level == "line_item" else f"its {limit.level}"
+
+
+def say_window(cap: Cap) -> str:
+    """`a day`, `an hour`, `6 hours`."""
+    unit_s, unit = next((unit_s, unit) for unit_s, unit in _UNITS if cap.within_s % unit_s == 0)
+    n = cap.within_s // unit_s
+    return f"{n} {unit}s" if n > 1 else f"{'an' if unit == 'hour' else 'a'} {unit}"

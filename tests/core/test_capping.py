@@ -1,0 +1,72 @@
+"""Frequency caps: what a reader has seen, against what may be seen."""
+
+from msgspec import structs
+
+from adserver.capping import capped_on, fields_of, held, say_window, window_s
+from adserver.catalog import Catalog
+from adserver.model import Cap
+from tests.make import NOON, SLOT, advertiser, campaign, catalog, document, line_item
+
+DAY, HOUR = 86_400, 3600
+OWN, OF_CAMPAIGN, OF_ADVERTISER = Cap(3, DAY), Cap(5, 7 * DAY), Cap(1, HOUR)
+
+
+def made() -> Catalog:
+    """Two line items of one campaign and one of another, all of one advertiser; one has nothing to do with caps."""
+    items = [
+        line_item("own", frequency=(OWN, Cap(2, HOUR))),
+        line_item("sibling"),
+        line_item("free", campaign="other"),
+        line_item("over", ends=NOON, frequency=(OWN,)),
+    ]
+    found = document(*items)
+    campaigns = (campaign("spring", frequency=(OF_CAMPAIGN,)), campaign("other"))
+    return Catalog(structs.replace(found, campaigns=campaigns), 1)
+
+
+def test_a_line_item_is_under_its_own_caps_and_its_owners() -> None:
+    """
+    By campaign and advertiser, too; only what is live in the slots asked for is looked at.
+    """
+    of = made()
+    assert sorted(capped_on(of, [SLOT], NOON)) == ["own", "sibling"]
+    assert sorted(capped_on(of, [SLOT], NOON - 1)) == ["over", "own", "sibling"]
+    assert fields_of(of, ["own", "sibling"]) == {"line_item:own": 3, "campaign:spring": 5}
+    assert window_s(of, ["own"]) == 7 * DAY
+    assert window_s(of, []) == 0
+    owned = structs.replace(document(line_item("a")), advertisers=(advertiser(frequency=(OF_ADVERTISER,)),))
+    assert fields_of(Catalog(owned, 1), ["a"]) == {"advertiser:acme": 1}
+
+
+def test_the_first_cap_that_is_full_holds_back() -> None:
+    """
+    Views older than its window do not count; the sentence names whose cap it is.
+    """
+    of = made()
+    views = [int(NOON) - ago for ago in (HOUR + 1, HOUR - 1, 10)]
+    assert held(of, ["own"], {"line_item:own": views[:1]}, NOON) == {}
+    assert held(of, ["own"], {"line_item:own": views}, NOON) == {"own": "this reader has seen it 3 times within a day"}
+    assert held(of, ["own"], {"line_item:own": views[1:]}, NOON) == {
+        "own": "this reader has seen it 2 times within an hour"
+    }
+    week = {"campaign:spring": [int(NOON) - n * DAY for n in range(5)]}
+    said = "this reader has seen its campaign 5 times within a week"
+    assert held(of, ["own", "sibling"], week, NOON) == {"own": said, "sibling": said}
+    assert held(of, ["own"], week, NOON + 5 * DAY) == {}
+
+
+def test_windows_have_names() -> None:
+    """
+    In the largest unit that they are whole numbers of.
+    """
+    found = [say_window(Cap(1, n)) for n in (60, 7200, HOUR, DAY, 2 * DAY, 7 * DAY, 90)]
+    assert found == ["a minute", "2 hours", "an hour", "a day", "2 days", "a week", "90 seconds"]
+
+
+def test_a_catalog_without_caps_has_none() -> None:
+    """
+    Nothing is asked of a store for it.
+    """
+    of = catalog(line_item())
+    assert of.caps == {}
+    assert not of.bookings[SLOT].at(NOON).capped
