@@ -25,6 +25,7 @@ from adserver.journal import Ledger
 from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
 from adserver.pacer import Pacer
+from adserver.pacing import Pace
 from adserver.readers import Readers
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
@@ -49,6 +50,10 @@ _SERVED, _UNFILLED = int(Type.SERVED), int(Type.UNFILLED)
 _EMAIL = Format.EMAIL
 _CLICK = 1 << TOKEN_BIT[Type.CLICK]
 _SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
+
+
+Asks = dict[tuple[str, str], SlotId | Group]
+"""What each shortcode asks for, by its name and its id."""
 
 
 class PageDraws(dict[int | str, int]):
@@ -84,7 +89,7 @@ class Edition:
         self.pages = {
             b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots if slot not in self.about_readers
         }
-        self.asks = _asks(catalog)
+        self.asks = find_asks(catalog)
         self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
         self._filled = {slot: Both(self.requests[slot], metrics.SERVED.labels(str(slot))) for slot in catalog.slots}
         self._public_url = public_url
@@ -111,9 +116,9 @@ def _asks_of_readers(catalog: Catalog, slot: int) -> bool:
     return any(one.target and one.target.about_readers for one in catalog.bookings[slot].all)
 
 
-def _asks(catalog: Catalog) -> dict[tuple[str, str], SlotId | Group]:
+def find_asks(catalog: Catalog) -> Asks:
     """What each shortcode asks for, by its name and its id: a closed list, so that no id is ever parsed."""
-    asks: dict[tuple[str, str], SlotId | Group] = {("the_ad", str(slot)): SlotId(slot) for slot in catalog.slots}
+    asks: Asks = {("the_ad", str(slot)): SlotId(slot) for slot in catalog.slots}
     asks |= {("the_ad_group", group.id): group for group in catalog.document.groups}
     for placement in catalog.document.placements:
         target = catalog.groups[placement.group] if placement.group else placement.slot
@@ -261,6 +266,10 @@ class Answering:
         """What `answer` would decide next; counts nothing."""
         draws: Draws = PageDraws(dict(self._counters))
         return decide(edition.catalog, now, page, draws, self.pacer.pace)
+
+    def decide_at(self, catalog: Catalog, at: float, page: Page, pace: Pace) -> list[Decision]:
+        """What the next view would be decided as at another instant; counts nothing."""
+        return decide(catalog, at, page, PageDraws(dict(self._counters)), pace)
 
     def explain(self, edition: Edition, page: Page) -> list[Explanation]:
         """Why `answer` would decide *page* as it would next; counts nothing."""

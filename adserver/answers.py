@@ -35,6 +35,7 @@ def keep_for(seconds: int) -> tuple[bytes, bytes]:
 
 TITLES = {
     400: "Bad request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",

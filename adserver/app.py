@@ -41,9 +41,10 @@ from adserver.journal import Journal, create_journal
 from adserver.methodology import Methodology
 from adserver.metrics import Meter
 from adserver.neighbours import beat
+from adserver.previews import Previews
 from adserver.readers import Readers
 from adserver.reload import LiveCatalog, follow_loop, load_first
-from adserver.secret import read_keys
+from adserver.secret import read_keys, read_staff_token
 from adserver.seen import Seen
 from adserver.serving import Delivery
 from adserver.settings import Settings, read_settings
@@ -100,8 +101,9 @@ class Worker:
         caps = Caps(settings.store_url)
         mint = Mint(keys, journal.issuer)
         answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps)
-        delivery = Delivery(answering, self._responses, settings.allowed_origins.split())
-        articles = Articles(answering, self._responses, self._meter)
+        previews = Previews(live, answering, settings.store_url, read_staff_token(settings), settings.base_url)
+        delivery = Delivery(answering, self._responses, settings.allowed_origins.split(), previews)
+        articles = Articles(answering, self._responses, self._meter, previews)
         listed = _address_file(settings)
         await listed.look()
         judge = Judge(settings.staff, listed, settings.rate_per_minute)
@@ -118,7 +120,7 @@ class Worker:
             lambda: answering.jump_s,
             condition,
         )
-        site = Site(settings, live, articles)
+        site = Site(settings, live, articles, previews)
         pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed), delivery))
         tracking = Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct)
         self._delivery, self._articles, self._tracking = delivery, articles, tracking

@@ -6,7 +6,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from adserver import metrics, repair
-from adserver.answering import LONGEST_MAX_AGE_S, Answering, Edition
+from adserver.answering import LONGEST_MAX_AGE_S, Answering, Asks, Edition, find_asks
 from adserver.answers import (
     NO_STORE,
     NOSNIFF,
@@ -20,10 +20,11 @@ from adserver.answers import (
     read_body,
     wire,
 )
-from adserver.context import MOST_IDS, PLAIN, BadQuery, parse_query
+from adserver.context import MOST_IDS, PLAIN, BadQuery, Query, parse_query
 from adserver.decide import Filled, Page
 from adserver.metrics import Meter
 from adserver.model import Format, Group, SlotId
+from adserver.previews import Moment, Previews
 from adserver.render import render_placeholder
 from adserver.shortcode import Shortcode
 
@@ -47,22 +48,22 @@ class Article(Struct):
     def plan_for(self, edition: Edition, form: Format) -> "Plan":
         plan = self.plan
         if plan is None or plan.edition is not edition or plan.page.format is not form:
-            plan = self.plan = _plan(self, edition, form)
+            plan = self.plan = _plan(self, edition.asks, form, edition)
         return plan
 
 
 class Plan(Struct, frozen=True):
     """What an article asks of an edition: the page, the place of each answer among its pieces, ids that are unknown."""
 
-    edition: Edition
+    edition: Edition | None
     page: Page
     places: tuple[int, ...]
     unknown: list[str]
     unknown_codes: int
 
 
-def _plan(article: Article, edition: Edition, form: Format) -> Plan:
-    asks = [edition.asks.get((code.name, _id(code))) for code in article.codes]
+def _plan(article: Article, known: Asks, form: Format, edition: Edition | None = None) -> Plan:
+    asks = [known.get((code.name, _id(code))) for code in article.codes]
     unknown = [code for code, ask in zip(article.codes, asks, strict=True) if ask is None]
     return Plan(
         edition,
@@ -94,7 +95,10 @@ class Filling(Struct, frozen=True):
 class Articles:
     """The article route of one worker."""
 
-    def __init__(self, answering: Answering, responses: Responses, meter: Meter) -> None:
+    def __init__(
+        self, answering: Answering, responses: Responses, meter: Meter, previews: Previews | None = None
+    ) -> None:
+        self._previews = previews
         self._answering = answering
         self._responses = responses
         self._meter = meter
@@ -109,6 +113,12 @@ class Articles:
             query = parse_query(scope["query_string"]) if scope["query_string"] else PLAIN
             media = _media_type(scope["headers"])
             article = self._parse(await read_body(receive, scope["headers"], MOST_BYTES), mend=query.repair)
+            if query.at and self._previews:
+                moment = await self._previews.moment(query.at, scope["headers"])
+                body = self.preview(moment, article, query)
+                headers = [(b"content-type", media), NO_STORE, NOSNIFF, moment.header, length(body)]
+                await self._responses.send(send, "render", 200, headers, body)
+                return
         except BadQuery as error:
             await self._responses.problem(send, "render", error.status, str(error))
             return
@@ -167,6 +177,18 @@ class Articles:
                 self._read.pop(next(iter(self._read)))
             self._read[body, mend] = article
         return article
+
+    def preview(self, moment: Moment, article: Article, query: Query) -> bytes:
+        """The article as it was or will be at another moment."""
+        assert self._previews
+        form = Format.HTML if query.format is Format.PLACEHOLDER else query.format  # what will fill the placeholder
+        plan = _plan(article, find_asks(moment.catalog), form)
+        shown = self._previews.show(moment, Page(plan.page.asks, plan.page.format, query.context, {}))
+        pieces = [b""] * (2 * len(article.texts) - 1)
+        pieces[::2] = article.texts
+        for place, (_, html) in zip(plan.places, shown, strict=True):
+            pieces[place] = html
+        return b"".join(pieces)
 
     def fill(self, article: Article, form: Format, page: Page | None = None, reader: bytes = b"") -> Filling:
         """Answer every shortcode of *article*; one that asks for nothing known becomes nothing.

@@ -64,7 +64,8 @@ async def _read(settings: Settings, at: str | None) -> tuple[Any, Any, float]:
         if live is None:
             raise BadQuestion("nothing is published yet; start the service, or publish with 'adserver apply'")
         catalog = Catalog(live[0].document, live[0].number)
-        return catalog, await read_pace(store, catalog, time.time()), _instant(at, catalog.document.site.time_zone)
+        instant = _instant(at, catalog.document.site.time_zone)
+        return catalog, await read_pace(store, catalog, time.time(), instant if at else None), instant
 
 
 def _instant(text: str | None, time_zone: str) -> float:

@@ -58,6 +58,10 @@ class Delivered:
                 found.setdefault(line_item, Figures()).add(figures)
         return found
 
+    def until(self, day: int, hour: int) -> None:
+        """Forget what came in *hour* of *day*, the last of the days read, and later."""
+        self._hours[day] = {one: by for one, by in self._hours.get(day, {}).items() if one < hour}
+
     def creatives(self, line_item: str) -> dict[str, Figures]:
         """The same for the creatives of one."""
         found: dict[str, Figures] = {}

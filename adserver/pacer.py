@@ -162,10 +162,15 @@ class Pacer:
             self._recent_at = time.monotonic()
 
 
-async def read_pace(store: Store, catalog: Catalog, now: float) -> Pace:
-    """The pace that a worker keeps now, for who only asks. Raises StoreUnavailable or StoreRefused."""
+async def read_pace(store: Store, catalog: Catalog, now: float, at: float | None = None) -> Pace:
+    """The pace that a worker keeps now, or kept or will keep *at* another instant, for who only asks.
+
+    Raises StoreUnavailable or StoreRefused.
+    """
     if not catalog.goals:
         return Pace()
+    was = at is not None and at < now
+    now = at if at is not None and was else now
     days, planner, delivered = Days(catalog.document.site.time_zone), Planner({}), Delivered()
     planner.follow(catalog)
     today, _ = days.locate(now)
@@ -174,9 +179,11 @@ async def read_pace(store: Store, catalog: Catalog, now: float) -> Pace:
     outlook = await with_young(store, await read_outlook(store, catalog, today, slots), slots, days, now)
     await correct(store, outlook, slots, days, now)
     others = await read_workers(store, now)
+    if was:
+        delivered.until(*days.locate(now))
     heard = Heard(delivered.totals(), delivered.totals(today), {}, others=tuple(others.values()))
     planner.plan(heard, outlook, now, days)
-    return planner.pace
+    return planner.project(heard, outlook, now, at, days) if at is not None and at > now else planner.pace
 
 
 async def read_workers(store: Store, now: float) -> dict[str, Chances]:

@@ -152,6 +152,26 @@ def plan(line_item: LineItem, ends: float, progress: Progress, supply: Supply, n
     return Plan(share, room, f"it takes {_percent(share)} of its chances: {done} so far", wanted > 1)
 
 
+def project(
+    line_item: LineItem, ends: float, progress: Progress, before: Supply, after: Supply, now: float
+) -> Progress:
+    """What will be delivered by a later instant: *before* is the supply *now*, *after* the one then.
+
+    What is even leaves as much of the goal as is left of the traffic; what takes all it can get takes all that comes.
+    """
+    goal = line_item.goal
+    assert goal is not None
+    left = max(0.0, goal.n - progress.counted)
+    passed = 1.0 if before.passed >= 1 else min(1.0, (after.passed - before.passed) / (1 - before.passed))
+    came = left  # nothing is known of the traffic: as fast as possible is at once
+    if before.left is not None and after.left is not None:
+        came = (before.left - after.left) * progress.rate()
+    greedy = line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None
+    wanted = came if greedy else left * (1 - (1 - passed) ** LEAD)
+    n = int(min(left, wanted, came))
+    return Progress(progress.counted + n, progress.served + int(n / progress.rate()))
+
+
 def _reached(goal: Goal) -> str:
     return f"today's {goal.n:,} are used up" if goal.daily else f"its goal of {goal.n:,} {WORDS[goal.of]} is reached"
 

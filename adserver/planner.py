@@ -140,6 +140,31 @@ class Planner:
         self._shares = shares
         self.pace = Pace(shares, reasons, self.pace.creatives)
 
+    def project(self, heard: Heard, outlook: Outlook | None, now: float, at: float, days: Days) -> Pace:
+        """The pace that will be kept *at* a later instant, if the traffic is as expected and nothing is published."""
+        today, day_at = days.locate(now)[0], days.locate(at)[0]
+        day = days.start(today), days.start(today + 1)
+        later = days.start(day_at), days.start(day_at + 1)
+        shares, reasons = {}, {}
+        for goal in self._goals:
+            line_item = goal.line_item
+            assert line_item.goal is not None
+            if not is_live(line_item, at):
+                continue
+            progress = Progress()
+            if not line_item.goal.daily or day_at == today:
+                found = (heard.today if line_item.goal.daily else heard.whole).get(line_item.id, Figures())
+                progress = Progress(found.of(line_item.goal.of), found.served)
+            begins, ends = pacing.span(line_item, later if line_item.goal.daily else day)
+            since = max(now, begins)
+            before = self._supply(goal, heard, outlook, begins, ends, since)
+            after = self._supply(goal, heard, outlook, begins, ends, max(since, at))
+            ahead = pacing.project(line_item, ends, progress, before, after, since)
+            plan = pacing.plan(line_item, ends, ahead, after, at)
+            shares[line_item.id] = plan.share if plan.left >= 1 else 0.0
+            reasons[line_item.id] = plan.reason
+        return Pace(shares, reasons, self.pace.creatives)
+
     def earn(self, creatives: Mapping[str, Mapping[str, Figures]], hour: int) -> None:
         """Weigh creatives, by line item, by what readers made of them until *hour*."""
         found = {}

@@ -20,6 +20,7 @@ Snippet = tuple[bytes, ...]
 _TOKEN = "adserver-token-goes-here"  # noqa: S105 - a mark; no character in it is changed by escaping or by nh3
 _REL = "sponsored nofollow noopener"
 _CLICK_MACRO = "{click_url}"
+_PREVIEW = "PREVIEW"
 
 _TAGS = (
     "a abbr b bdi blockquote br caption cite code dd del div dl dt em figcaption figure h2 h3 h4 h5 h6 hr i img ins"
@@ -52,7 +53,13 @@ def compile_snippet(catalog: Catalog, ad: Ad, form: Format, public_url: str, *, 
     """The ad as *form* wants it. *eager* is the page's first: it loads at once, the others when near the screen."""
     make = _MAKERS[form]
     advertiser = catalog.advertisers[ad.creative.advertiser].name
-    return _cut(make(_Scene(ad, catalog.version, advertiser, public_url, eager)))
+    return _cut(make(_Scene(ad, catalog.version, advertiser, public_url, eager=eager)))
+
+
+def render_preview(catalog: Catalog, ad: Ad, form: Format, public_url: str, *, eager: bool) -> bytes:
+    """The same marked PREVIEW, without token and pixel: its link leads straight to where a click would."""
+    advertiser = catalog.advertisers[ad.creative.advertiser].name
+    return _MAKERS[form](_Scene(ad, catalog.version, advertiser, public_url, eager=eager, preview=True)).encode()
 
 
 def _cut(markup: str) -> Snippet:
@@ -62,7 +69,9 @@ def _cut(markup: str) -> Snippet:
 class _Scene:
     """What a maker needs to know of one ad, with the addresses already spelled."""
 
-    def __init__(self, ad: Ad, version: int, advertiser: str, public_url: str, eager: bool) -> None:  # noqa: FBT001
+    def __init__(
+        self, ad: Ad, version: int, advertiser: str, public_url: str, *, eager: bool, preview: bool = False
+    ) -> None:
         self.slot, self.line_item, self.creative = ad.slot, ad.line_item, ad.creative
         self.version = version
         self.advertiser = advertiser
@@ -71,6 +80,10 @@ class _Scene:
         self.image = f"{public_url}/assets/{self.creative.image}" if self.creative.image else None
         self.loading = "" if eager or not self.slot.lazy else ' loading="lazy"'
         self.label = _political_label(ad.creative.political) if ad.creative.political else ad.slot.label
+        self.preview = preview
+        if preview:
+            self.click = ad.creative.click_url or ""
+            self.label = f"{_PREVIEW} {self.label}"
 
     def attributes(self, kind: str) -> str:
         name = f"{self.label}: {self.advertiser}"
@@ -78,6 +91,7 @@ class _Scene:
             f'class="adserver adserver-{kind}" data-slot="{self.slot.id}"'
             f' data-line-item="{_attribute(self.line_item.id)}" data-creative="{_attribute(self.creative.id)}"'
             f' data-version="{self.version}"{_box(self.creative.size)} aria-label="{_attribute(name)}"'
+            f"{' data-preview' if self.preview else ''}"
         )
 
 
@@ -117,9 +131,13 @@ def _amp(scene: _Scene) -> str:
     return (
         f"<aside {scene.attributes(creative.kind.value)}>{_label(scene)}"
         f'<a class="adserver-link" href="{_attribute(scene.click)}" target="_blank" rel="{_REL}">{inner}</a>'
-        f'<amp-pixel src="{_attribute(scene.pixel)}" layout="nodisplay"></amp-pixel>'
+        f"{'' if scene.preview else _amp_pixel(scene)}"
         f"{_political(creative.political)}</aside>"
     )
+
+
+def _amp_pixel(scene: _Scene) -> str:
+    return f'<amp-pixel src="{_attribute(scene.pixel)}" layout="nodisplay"></amp-pixel>'
 
 
 def _image_body(scene: _Scene) -> str:
@@ -148,6 +166,8 @@ def _tag_body(scene: _Scene) -> str:
 
 def _pixel(scene: _Scene) -> str:
     """As lazy as the ad itself, so that an ad nobody scrolls to is no impression."""
+    if scene.preview:
+        return ""
     source = _attribute(scene.pixel)
     return f'<img class="adserver-pixel" src="{source}" width="1" height="1" alt=""{scene.loading}>'
 

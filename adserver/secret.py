@@ -1,4 +1,4 @@
-"""The signing keys on disk: read, or made at the first start."""
+"""The signing keys and the staff token on disk: read, or made at the first start."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ from adserver.errors import AdserverError
 from adserver.settings import Settings
 from adserver.token import Keys, parse_keys
 
+_SHORTEST_TOKEN = 16
+
 
 class BadSecret(AdserverError):
     """The secret file cannot be used."""
@@ -20,7 +22,7 @@ def read_keys(settings: Settings) -> Keys:
     path = Path(settings.secret_file) if settings.secret_file else settings.data / "keys"
     try:
         if not settings.secret_file:
-            _create_once(path)
+            _create_once(path, f"1 {secrets.token_hex(32)}")
         if path.stat().st_mode & 0o007:
             raise BadSecret(f"{path} can be read or written by everybody on this machine; run: chmod 600 {path}")
         return parse_keys(path.read_text(encoding="ascii"))
@@ -30,14 +32,36 @@ def read_keys(settings: Settings) -> Keys:
         raise BadSecret(f"{path}: {error}") from None
 
 
-def _create_once(path: Path) -> None:
-    """Make a key unless the file is there; of two processes that try at once, one wins and both read its key."""
+def staff_token_path(settings: Settings) -> Path:
+    return Path(settings.staff_token_file) if settings.staff_token_file else settings.data / "staff-token"
+
+
+def read_staff_token(settings: Settings) -> str:
+    """The token that previews need, made with mode 0600 at the first start. Raises BadSecret."""
+    path = staff_token_path(settings)
+    try:
+        if not settings.staff_token_file:
+            _create_once(path, secrets.token_urlsafe(24))
+        if path.stat().st_mode & 0o007:
+            raise BadSecret(f"{path} can be read or written by everybody on this machine; run: chmod 600 {path}")
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise BadSecret(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise BadSecret(f"{path}: expected plain ASCII") from None
+    if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
+        raise BadSecret(f"{path}: expected a token of at least {_SHORTEST_TOKEN} characters without blanks")
+    return token
+
+
+def _create_once(path: Path, text: str) -> None:
+    """Write *text* unless the file is there; of two processes that try at once, one wins and both read its text."""
     if path.exists():
         return
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(f"1 {secrets.token_hex(32)}\n")
+            file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):

@@ -29,7 +29,8 @@ from adserver.answers import (
 from adserver.catalog import Ad
 from adserver.context import PLAIN, BadQuery, Query, parse_query
 from adserver.decide import Decision, Filled, Page
-from adserver.model import Format, NoFill, Slot
+from adserver.model import Format, NoFill, Slot, SlotId
+from adserver.previews import Moment, Previews
 from adserver.render import render_placeholder
 
 _MOST_SHOWN = 64
@@ -39,8 +40,15 @@ _FILLED = b"".join(b"%b: %b\r\n" % header for header in (HTML, NO_STORE, NOSNIFF
 class Delivery:
     """The ad routes of one worker."""
 
-    def __init__(self, answering: Answering, responses: Responses, allowed_origins: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        answering: Answering,
+        responses: Responses,
+        allowed_origins: Iterable[str] = (),
+        previews: Previews | None = None,
+    ) -> None:
         self._answering = answering
+        self._previews = previews
         self._responses = responses
         self._origins = frozenset(origin.encode() for origin in allowed_origins)
 
@@ -73,6 +81,9 @@ class Delivery:
             return
         try:
             query = parse_query(scope["query_string"]) if scope["query_string"] else PLAIN
+            if query.at and self._previews:
+                await self._preview(self._previews, query, slot, scope, send)
+                return
         except BadQuery as error:
             await self._responses.problem(send, "ad", error.status, str(error))
             return
@@ -89,6 +100,16 @@ class Delivery:
         if self._origins:
             self._allow_origin(scope, headers)
         await self._responses.send(send, "ad", status, headers, body)
+
+    async def _preview(self, previews: Previews, query: Query, slot: SlotId, scope: Scope, send: Send) -> None:
+        """One slot's snippet at another instant. Raises BadQuery."""
+        moment = await previews.moment(query.at, scope["headers"])
+        page = Page((slot,), _shown(query.format), query.context, {})
+        [(decision, body)] = previews.show(moment, page)
+        status, headers = _say(decision, body)
+        if scope["method"] == "HEAD":
+            body = b""
+        await self._responses.send(send, "ad", status, [*headers, moment.header], body)
 
     def _placeholder(self, edition: Edition, slot: Slot) -> tuple[int, Headers, bytes]:
         """A box to be filled later: nothing is decided, so nothing is counted, and a cache may keep it."""
@@ -117,6 +138,7 @@ class Delivery:
             query = parse_query(scope["query_string"])
             if not query.ids:
                 raise BadQuery("Name at least one slot, such as /ads?id=889990&id=889991.")
+            moment = await self._previews.moment(query.at, scope["headers"]) if query.at and self._previews else None
         except BadQuery as error:
             await self._responses.problem(send, "ads", error.status, str(error))
             return
@@ -124,12 +146,31 @@ class Delivery:
             await self._responses.send(send, "ads", 200, [JSON, NO_STORE, NOSNIFF], b"")
             return
         edition = self._answering.edition()
+        if moment and self._previews:
+            await self._preview_several(self._previews, moment, query, send)
+            return
         entries, caching = await self._fill(edition, query, scope)
         body = msgspec.json.encode({"version": edition.catalog.version, "ads": entries})
         headers = [JSON, caching, NOSNIFF, length(body)]
         if self._origins:
             self._allow_origin(scope, headers)
         await self._responses.send(send, "ads", 200, headers, body)
+
+    async def _preview_several(self, previews: Previews, moment: Moment, query: Query, send: Send) -> None:
+        known = {str(slot): SlotId(slot) for slot in moment.catalog.slots}
+        slots = tuple(dict.fromkeys(known[text] for text in query.ids if text in known))
+        found = dict(
+            zip(slots, previews.show(moment, Page(slots, _shown(query.format), query.context, {})), strict=True)
+        )
+        entries = {
+            text[:_MOST_SHOWN]: _describe(*found[known[text]], 0)
+            if text in known
+            else _entry(b"", None, NoFill.UNKNOWN_SLOT, 0)
+            for text in query.ids
+        }
+        at = moment.header[1].decode()
+        body = msgspec.json.encode({"version": moment.catalog.version, "preview": at, "ads": entries})
+        await self._responses.send(send, "ads", 200, [JSON, NO_STORE, NOSNIFF, moment.header, length(body)], body)
 
     async def explain(self, request: Request) -> Response:
         """Why this worker would answer the next view of a slot as it would; decides and counts nothing."""
@@ -169,6 +210,11 @@ class Delivery:
                 self._answering.note_unknown()
             entries[text[:_MOST_SHOWN]] = _entry(b"", None, NoFill.UNKNOWN_SLOT, 0) if slot is None else found[slot]
         return entries, caching
+
+
+def _shown(form: Format) -> Format:
+    """A placeholder holds no ad to preview: what will fill it is shown."""
+    return Format.HTML if form is Format.PLACEHOLDER else form
 
 
 def _say(decision: Decision, body: bytes) -> tuple[int, Headers]:

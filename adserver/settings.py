@@ -85,6 +85,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     secret_file: Annotated[
         str | None, Meta(description="signing keys, a line each: id, blank, 64 hex digits; default: DATA_DIR/keys")
     ] = None
+    staff_token_file: Annotated[
+        str | None, Meta(description="file with the token that previews need; default: DATA_DIR/staff-token")
+    ] = None
     archive_url: Annotated[
         str | None,
         Meta(

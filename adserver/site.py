@@ -12,9 +12,10 @@ from starlette.responses import Response
 from adserver import repair
 from adserver.answers import problem_response
 from adserver.articles import Articles, prepare
-from adserver.context import MOST_IDS
+from adserver.context import MOST_IDS, BadQuery, parse_query
 from adserver.model import Format
 from adserver.openapi import describe
+from adserver.previews import CHALLENGE, Previews
 from adserver.reload import LiveCatalog
 from adserver.settings import Settings
 
@@ -31,6 +32,7 @@ class Site(Struct):
     settings: Settings
     live: LiveCatalog
     articles: Articles
+    previews: Previews
 
     async def asset(self, request: Request) -> Response:
         """A creative's file. Its name is a hash of its bytes, so it may be kept for ever."""
@@ -56,17 +58,31 @@ class Site(Struct):
     async def favicon(self, _: Request) -> Response:
         return Response(None, 204, {"cache-control": "public, max-age=86400"})
 
-    async def sample_page(self, _: Request) -> Response:
-        """The sample article, filled in the very way `/render` fills one."""
+    async def sample_page(self, request: Request) -> Response:
+        """The sample article, filled in the very way `/render` fills one; with `at=` as it is at another instant."""
         if not self.live.current.document.site.sample:
             return problem_response(404, "This is an ad server; its addresses are described in /openapi.json.")
         article = prepare(repair.read(_sample("page.html"), MOST_IDS))
-        body = self.articles.fill(article, Format.HTML).body
+        extra: dict[str, str] = {}
+        if request.query_params.get("at"):
+            try:
+                query = parse_query(request.scope["query_string"])
+                moment = await self.previews.moment(query.at, request.scope["headers"])
+            except BadQuery as error:
+                status = 401 if error.status == 403 else error.status  # so that a browser asks for it
+                challenge = dict([CHALLENGE]) if status == 401 else {}
+                named = {name.decode(): value.decode() for name, value in challenge.items()}
+                return problem_response(status, str(error), named)
+            body = self.articles.preview(moment, article, query)
+            extra = {name.decode(): value.decode() for name, value in [moment.header]}
+        else:
+            body = self.articles.fill(article, Format.HTML).body
         policy = (
             f"default-src 'self'; img-src 'self' {self.settings.base_url}; "
             "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        return Response(body, headers={**_NO_STORE, "content-security-policy": policy}, media_type="text/html")
+        headers = {**_NO_STORE, "content-security-policy": policy, **extra}
+        return Response(body, headers=headers, media_type="text/html")
 
     async def sample_file(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -139,9 +139,10 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings) -> None:
     from adserver.address_file import AddressFile
-    from adserver.secret import read_keys
+    from adserver.secret import read_keys, read_staff_token
 
     read_keys(settings)
+    read_staff_token(settings)
     if settings.address_list_file:
         AddressFile(Path(settings.address_list_file)).read()
     config = _uvicorn(settings)
@@ -279,6 +280,8 @@ def _start_embedded(settings: Settings) -> "EmbeddedStore | None":
 
 def _announce(settings: Settings) -> None:
     """What to open; on standard output, because it is for the person who started the service."""
+    from adserver.secret import staff_token_path
+
     ops = f"http://{settings.host}:{settings.ops_port}" if settings.ops_port else settings.base_url
     workers = settings.workers or cores()
     print(f"adserver is starting with {workers} worker{'s' if workers > 1 else ''}. Open:", flush=True)
@@ -286,4 +289,6 @@ def _announce(settings: Settings) -> None:
     print(f"  {settings.base_url}/ads/889990   a snippet", flush=True)
     print(f"  {ops}/readyz       is it ready?", flush=True)
     print(f"  {ops}/metrics      what Prometheus reads", flush=True)
+    token = staff_token_path(settings)
+    print(f"  {settings.base_url}/?at=2027-03-10T09:00   a preview; the password is in {token}", flush=True)
     print("Stop it with Ctrl-C.", flush=True)

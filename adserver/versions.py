@@ -69,6 +69,17 @@ async def read_version(store: Store, number: int) -> Version | None:
     return None if data is None else decode(data)
 
 
+async def read_version_at(store: Store, at: float) -> Version | None:
+    """The version that was live at the Unix second *at*; None before the first."""
+    number = await live_number(store)
+    while number > 0:
+        version = await read_version(store, number)
+        if version is not None and version.at <= at:
+            return version
+        number -= 1
+    return None
+
+
 async def publish(store: Store, version: Version, assets: dict[str, bytes], expected: int) -> None:
     """Make *version* live if *expected* still is (0: nothing). Raises Conflict. Its images are there before it is."""
     for name, data in assets.items():

@@ -91,11 +91,12 @@ EDGES = {
     "caps": "metrics store",
     "readers": "answers",
     "answering": "answers caps journal metrics pacer readers reload",
-    "articles": "answering answers metrics",
-    "serving": "answering answers",
+    "previews": "answering answers pacer reload store versions",
+    "articles": "answering answers metrics previews",
+    "serving": "answering answers previews",
     "tracking": "answers confirm direct invalid journal metrics reload seen",
     "methodology": "__init__ address_file invalid reload settings",
-    "site": "answers articles reload settings",
+    "site": "answers articles previews reload settings",
     "health": "address_file answers archive closing condition journal metrics neighbours reload reporting settings ship"
     " store",
 }

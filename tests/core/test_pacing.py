@@ -281,3 +281,30 @@ def test_spans_of_goals() -> None:
     daily = line_item(goal=Goal(5, Measure.CLICKS, daily=True), starts=NOON, ends=NOON + 3600)
     assert pacing.span(daily, (NOON - 60, NOON + 86_400)) == (NOON, NOON + 3600)
     assert pacing.span(booked(), (0, 1)) == (NOON, ENDS)
+
+
+# What will be
+
+
+def test_what_is_even_leaves_as_much_as_the_traffic() -> None:
+    """
+    Half of the traffic later half is left, a little less by its lead; what takes all takes all that comes.
+    """
+    progress = Progress(20_000, 20_000)
+    half = pacing.project(booked(), ENDS, progress, Supply(0.2, 200_000.0), Supply(0.6, 100_000.0), NOON)
+    assert half.counted == pytest.approx(60_000, rel=0.02)
+    fast = booked(pacing=Pacing.ASAP)
+    assert pacing.project(fast, ENDS, progress, Supply(0.2, 50_000.0), Supply(0.6, 20_000.0), NOON).counted == 50_000
+    assert pacing.project(fast, ENDS, progress, Supply(0.2), Supply(0.6), NOON).counted == LARGE
+    few = pacing.project(booked(), ENDS, progress, Supply(0.2, 9_000.0), Supply(1.0, 0.0), NOON)
+    assert few.counted == 29_000
+
+
+def test_no_time_later_is_now() -> None:
+    """
+    Projected by nothing, the plan is the same.
+    """
+    supply = Supply(0.3, 140_000.0)
+    progress = Progress(20_000, 20_000)
+    same = pacing.project(booked(), ENDS, progress, supply, supply, NOON)
+    assert plan(booked(), ENDS, same, supply, NOON) == plan(booked(), ENDS, progress, supply, NOON)
