@@ -1,4 +1,4 @@
-"""Commands that ask the decision without serving anything: `explain` and `simulate`.
+"""Commands that ask the decision without serving anything: `explain`, `forecast` and `simulate`.
 
 What they need is imported when they run, so that other commands start quickly.
 """
@@ -15,6 +15,7 @@ import msgspec
 
 from adserver.columns import columns
 from adserver.errors import AdserverError
+from adserver.model import Measure
 from adserver.settings import Settings
 
 DONE = 0
@@ -81,6 +82,104 @@ def _instant(text: str | None, time_zone: str) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(time_zone))).timestamp()
 
 
+def forecast(settings: Settings, options: argparse.Namespace) -> int:
+    """Raises BadQuestion, ConfigError, StoreUnavailable or StoreRefused."""
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from adserver.config_files import read_changes, rows_of
+    from adserver.errors import ConfigError
+    from adserver.whatif import ask, change
+
+    document, world = asyncio.run(_read_world(settings, options.days))
+    changed = None
+    if options.changes:
+        tables = read_changes(options.changes)
+        changed, problems = change(document, rows_of(document), tables, options.changes)
+        if problems:
+            raise ConfigError(problems)
+    bar = Progress("forecast")
+    found = ask(world, document, changed, bar)
+    zone = ZoneInfo(document.site.time_zone)
+    names = {one.id: one for one in (changed or document).line_items}
+
+    def say(at: float | None) -> str:
+        return datetime.fromtimestamp(at, zone).isoformat(timespec="minutes") if at is not None else ""
+
+    if options.json:
+        answer = {
+            "from": say(world.begins),
+            "to": say(world.ends),
+            "line_items": [
+                {**msgspec.to_builtins(one), "reached_at": say(one.reached_at) or None, "counted": round(one.counted),
+                 "short": round(one.short), "remedies": found.remedies.get(one.line_item, [])}
+                for one in found.line_items
+            ],
+            "hurts": [msgspec.to_builtins(one) for one in found.hurts],
+        }  # fmt: skip
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        return DONE
+    print(f"{say(world.begins)} to {say(world.ends)}{', with ' + options.changes if changed else ''}\n")
+    rows: list[list[Any]] = []
+    for one in found.line_items:
+        state = "" if one.goal is None else "not yet over" if not one.over else f"{one.short:,.0f} short"
+        if one.reached_at is not None:
+            state = f"reached {say(one.reached_at)}"
+        elif one.goal is not None and one.over and not one.short:
+            state = "reached"
+        measure = names[one.line_item].goal
+        what = measure.of.value if measure else "impressions"
+        rows.append([one.line_item, what, one.before, round(one.counted), one.goal, state])
+    print(columns(["line item", "of", "so far", "by then", "goal", ""], rows), end="")
+    for hurt in found.hurts:
+        name = names[hurt.line_item].name if hurt.line_item in names else hurt.line_item
+        lost = f"{1 - hurt.having / hurt.without:.0%}"
+        print(f"*{name}* loses {lost} by it: {hurt.having:,.0f} instead of {hurt.without:,.0f}.")
+    for name, remedies in found.remedies.items():
+        helps = "; or ".join(remedies) if remedies else "no longer flight, slot or priority that was tried is enough"
+        print(f"*{names[name].name}* falls short. What reaches its goal: {helps}.")
+    return DONE
+
+
+async def _read_world(settings: Settings, days_ahead: int) -> Any:
+    """The live document, and everything a forecast begins with."""
+    from adserver.catalog import Catalog
+    from adserver.curves import read_pages
+    from adserver.days import Days
+    from adserver.delivered import Delivered
+    from adserver.forecast import Before, View
+    from adserver.pacer import correct, read_outlook, with_young
+    from adserver.pacing import Figures
+    from adserver.publish import export
+    from adserver.store import open_store
+    from adserver.whatif import World
+
+    async with open_store(settings.store_url) as store:
+        live = await export(store)
+        if live is None:
+            raise BadQuestion("nothing is published yet; start the service, or publish with 'adserver apply'")
+        document, now = live[0].document, time.time()
+        catalog, days = Catalog(document, live[0].number), Days(document.site.time_zone)
+        today, _ = days.locate(now)
+        slots = sorted(catalog.slots)
+        outlook = await with_young(store, await read_outlook(store, catalog, today, slots), slots, days, now)
+        if not outlook.weeks:
+            raise BadQuestion("no traffic is recorded yet; ask again when pages have asked for ads for some minutes")
+        await correct(store, outlook, slots, days, now)
+        delivered = Delivered(everything=True)
+        await delivered.refresh(store, catalog, days, now)
+        views = [View(one.asks, one.context) for one in await read_pages(store, range(today - 7, today + 1))]
+        whole, of_today = delivered.totals(), delivered.totals(today)
+        before = {}
+        for one in document.line_items:
+            found, measure = whole.get(one.id, Figures()), one.goal.of if one.goal else Measure.IMPRESSIONS
+            so_far = of_today.get(one.id, Figures()).of(measure)
+            before[one.id] = Before(found.of(measure), found.served, so_far)
+        served, seen = (sum(getattr(one, name) for one in whole.values()) for name in ("served", "impressions"))
+        rate = (seen + 100) / (served + 100)
+        return document, World(outlook, views, before, now, now + days_ahead * 86_400.0, min(1.0, rate))
+
+
 def simulate(_: Settings, options: argparse.Namespace) -> int:
     """Pace goals through made-up days, by our rule and by two others."""
     from adserver.simulate import RULES, Settings, simulate, split
@@ -138,6 +237,18 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
     )
     explained.add_argument("--json", action="store_true", help="the same as JSON")
     add_store(explained)
+    forecasted = add("forecast", forecast, "what each booking will deliver, and whom a change would hurt")
+    forecasted.description = (
+        "Ask the recorded traffic again, hour by hour, through the real deciding and pacing: what each line item will "
+        "have delivered, when its goal is reached, and what would help one that falls short (a longer flight, a slot "
+        "more, a higher priority; each is tried). With --with also what a change costs others. Nothing is published."
+    )
+    forecasted.add_argument("--days", metavar="N", type=_above_0, default=30, help="how far ahead (default: 30)")
+    forecasted.add_argument(
+        "--with", dest="changes", metavar="FILE", help="tables of the configuration to add, or to put in place by id"
+    )
+    forecasted.add_argument("--json", action="store_true", help="print JSON")
+    add_store(forecasted)
     simulated = add("simulate", simulate, "pace goals through days of made-up traffic, and compare")
     simulated.description = (
         "Send made-up traffic (quiet nights, weekends, noise, an hour of four times as many readers that nobody "

@@ -81,6 +81,17 @@ def _read_entries(directory: Path, problems: list[Problem]) -> tuple[list[Entry]
     return entries, exported_from
 
 
+def read_changes(path: str) -> dict[str, Any]:
+    """The tables of one file. Raises ConfigError."""
+    problems: list[Problem] = []
+    file = Path(path)
+    found = _read_toml(file.parent, file.name, path, problems)
+    if problems:
+        raise ConfigError(problems)
+    found.pop("version", None)
+    return found
+
+
 def _read_toml(directory: Path, name: str, file: str, problems: list[Problem]) -> dict[str, Any]:
     try:
         text = _read_inside(directory, name, MOST_FILE_BYTES).decode()
@@ -173,7 +184,7 @@ def write_config(directory: Path, document: Document, assets: Mapping[str, bytes
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "assets").mkdir(exist_ok=True)
     tables: dict[str, Any] = {"version": version, "site": _raw(document.site)}
-    tables |= {table: rows for table, rows in _rows(document).items() if rows}
+    tables |= {table: rows for table, rows in rows_of(document).items() if rows}
     written = [directory / "catalog.toml"]
     written[0].write_bytes(tomli_w.dumps(tables).encode())
     for name, data in assets.items():
@@ -182,7 +193,7 @@ def write_config(directory: Path, document: Document, assets: Mapping[str, bytes
     return written
 
 
-def _rows(document: Document) -> dict[str, list[dict[str, Any]]]:
+def rows_of(document: Document) -> dict[str, list[dict[str, Any]]]:
     tables = {
         "slot": document.slots,
         "group": document.groups,

@@ -36,10 +36,10 @@ def wanted(catalog: Catalog) -> list[LineItem]:
 
 
 class Delivered:
-    """Figures of line items, kept fresh by `refresh`. *heard* is when the store last answered, in Unix seconds."""
+    """Figures of the line items whose deciding takes them, or of *everything*, kept fresh by `refresh`."""
 
-    def __init__(self) -> None:
-        self.heard: float | None = None
+    def __init__(self, *, everything: bool = False) -> None:
+        self._all = everything
         self._wanted: dict[str, LineItem] = {}
         self._names: dict[str, str] = {}
         self._closed: By = {}
@@ -80,7 +80,7 @@ class Delivered:
 
     async def refresh(self, store: Store, catalog: Catalog, days: Days, now: float) -> None:
         """Read what may have changed. Raises StoreUnavailable or StoreRefused; then everything is as it was."""
-        line_items = {one.id: one for one in wanted(catalog)}
+        line_items = {one.id: one for one in (catalog.document.line_items if self._all else wanted(catalog))}
         today, hour = days.locate(now)
         steady = time.monotonic()
         if line_items != self._wanted or {today - 1, today} != self._hours.keys():
@@ -94,7 +94,6 @@ class Delivered:
         else:
             recent = await self._read_hours(store, today, [one for one in (hour - 1, hour) if one >= 0])
             self._hours[today] = {**self._hours[today], **recent}
-        self.heard = now
 
     async def _read_closed(self, store: Store, days: Days, today: int) -> By:
         """Of the days before yesterday, those since each line item's start."""

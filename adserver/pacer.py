@@ -243,4 +243,4 @@ async def correct(store: Store, outlook: Outlook, slots: list[int], days: Days, 
         start = days.start(today) + step * STEP_S - len(line) * STEP_S
         usual = [outlook.at(slot, start + at * STEP_S) for at in range(len(line))]
         near[slot], far[slot] = compare(line[-STEPS:], usual[-STEPS:])
-    outlook.correct(near, far)
+    outlook.correct(near, far, now)

@@ -126,8 +126,13 @@ def span(line_item: LineItem, day: tuple[float, float]) -> tuple[float, float]:
     return begins, ends
 
 
-def plan(line_item: LineItem, ends: float, progress: Progress, supply: Supply, now: float) -> Plan:
-    """How much of its chances *line_item*, which has a goal, takes from *now* on. Its goal's time is over at *ends*."""
+def plan(
+    line_item: LineItem, ends: float, progress: Progress, supply: Supply, now: float, *, scheduled: bool = True
+) -> Plan:
+    """How much of its chances *line_item*, which has a goal, takes from *now* on. Its goal's time is over at *ends*.
+
+    Not *scheduled*, small goals take parts of every draw as well: for those who look hours ahead at a time.
+    """
     goal = line_item.goal
     assert goal is not None
     rate, expected = progress.rate(), progress.expected()
@@ -141,7 +146,7 @@ def plan(line_item: LineItem, ends: float, progress: Progress, supply: Supply, n
         return Plan(0.0, 0.0, f"it waits for the last it has served to be counted: {done}")
     if line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None:
         return Plan(1.0, room, f"it takes all it can get: {done} so far")
-    if goal.n <= SMALL or to_serve <= SMALL / 10 or supply.left is None:
+    if supply.left is None or (scheduled and (goal.n <= SMALL or to_serve <= SMALL / 10)):
         due = goal.n * _front(line_item.pacing, 1 - (1 - supply.passed) ** LEAD) + 0.5 - expected
         if due < 1:
             return Plan(0.0, 0.0, f"it is on its plan: {done}")

@@ -137,7 +137,8 @@ class _Run:
     def go(self, start: float, n: int) -> None:
         """Five minutes with *n* requests of each slot."""
         near, far = compare(self._counts[-STEPS:], self._usual[-STEPS:])
-        self._outlook.correct(dict.fromkeys(self._catalog.slots, near), dict.fromkeys(self._catalog.slots, far))
+        slots = self._catalog.slots
+        self._outlook.correct(dict.fromkeys(slots, near), dict.fromkeys(slots, far), start)
         self._counts.append(n)
         self._usual.append(self._outlook.at(next(iter(self._catalog.slots)), start))
         if start % 3600 == 0:

@@ -7,6 +7,7 @@ more readers than usual now will be more readers than usual in an hour, and a li
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from statistics import median
 
 from adserver.hours import DAY, WEEK, Spans, Week, holds
@@ -67,12 +68,13 @@ class Outlook:
         self.young = young
         self._near: Mapping[int, float] = {}
         self._far: Mapping[int, float] = {}
+        self._near_until = -inf
         self._sums: dict[tuple[tuple[int, ...], Spans], list[list[float]]] = {}
         self._wholes: dict[tuple[tuple[int, ...], Spans, float, float], float] = {}
 
-    def correct(self, near: Mapping[int, float], far: Mapping[int, float]) -> None:
-        """Correct each slot by its last hour and its last day: 1 is as usual."""
-        self._near, self._far = near, far
+    def correct(self, near: Mapping[int, float], far: Mapping[int, float], now: float) -> None:
+        """Correct each slot by its last hour, until an hour from *now*, and by its last day: 1 is as usual."""
+        self._near, self._far, self._near_until = near, far, now + _NEAR_S
 
     def expect(self, slots: tuple[int, ...], spans: Spans, now: float, ends: float) -> float | None:
         """How many requests *slots* get from *now* on while *spans* are open; None when a curve is missing.
@@ -83,12 +85,12 @@ class Outlook:
         if sums is None or ends <= now:
             return None if sums is None else 0.0
         at, steps = self._at(now), (ends - now) / STEP_S
-        soon = min(steps, _NEAR_S / STEP_S)
+        soon = max(0.0, min(ends, self._near_until) - now) / STEP_S
         total = 0.0
         for slot, sum_ in zip(slots, sums, strict=True):
             far, near = self._far.get(slot, 1.0), self._near.get(slot, 1.0)
             total += far * _between(sum_, at, steps)
-            if near != far:
+            if soon and near != far:
                 total += (near - far) * _between(sum_, at, soon)
         return total
 

@@ -38,6 +38,8 @@ CORE = {
     "planner": "catalog days hours model pacing traffic",
     "decide": "catalog model pacing targeting",
     "explain": "catalog decide model pacing",
+    "forecast": "catalog days decide hours model pacing targeting traffic",
+    "whatif": "catalog documents errors forecast model traffic",
     "simulate": "catalog days decide documents hours model pacing planner traffic",
     "capping": "catalog model",
     "devices": "",
@@ -104,7 +106,7 @@ JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
     "supervisor": "config_files disk embedded http_speed logs metrics publish reload secret settings store versions"
     " address_file",
-    "asking": "columns pacer publish settings store",
+    "asking": "columns config_files curves delivered pacer publish settings store",
     "cli": "__init__ archive asking columns config_files publish reconcile reporting salvage settings store supervisor"
     " torture.command torture.manual",
     "__main__": "cli",

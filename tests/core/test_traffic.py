@@ -66,9 +66,10 @@ def test_the_last_hour_corrects_the_next_and_the_day_the_rest() -> None:
     Twice as many readers as usual in the last hour: twice as many in the next; a tenth more all day: for ever.
     """
     out = outlook(flat(1.0))
-    out.correct({1: 2.0}, {1: 1.1})
+    out.correct({1: 2.0}, {1: 1.1}, MIDNIGHT)
     assert out.expect((1,), (), MIDNIGHT, MIDNIGHT + 1800) == pytest.approx(3600)
     assert out.expect((1,), (), MIDNIGHT, MIDNIGHT + 7200) == pytest.approx(7200 + 3960)
+    assert out.expect((1,), (), MIDNIGHT + 7200, MIDNIGHT + 10_800) == pytest.approx(3960)
 
 
 def test_an_hour_that_nobody_foresaw_says_nothing_of_tomorrow() -> None:
