@@ -22,6 +22,7 @@ from adserver.errors import JournalUnavailable
 from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
 from adserver.explain import Explanation, explain
 from adserver.journal import Ledger
+from adserver.keeping import Keeper
 from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
 from adserver.pacer import Pacer
@@ -139,7 +140,9 @@ class Answering:
         public_url: str,
         readers: Readers | None = None,
         caps: Caps | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._readers = readers or Readers(bytes(32))
         self._caps = caps or Caps("unix:///dev/null")
         self._live = live
@@ -217,21 +220,34 @@ class Answering:
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
         day, hour = self._locate(now)
-        pacer = self.pacer
-        decisions = decide(edition.catalog, now, page, PageDraws(self._counters), pacer.pace)
+        pacer, draws = self.pacer, PageDraws(self._counters)
+        decisions = decide(edition.catalog, now, page, draws, pacer.pace)
         pacer.last_page = page
         form, ready = page.format.value, edition.ready
         if len(decisions) == 1 and isinstance(alone := decisions[0], Filled):
+            made = self._serve_alone(ready(alone.ad, form, True), now, day, hour)  # noqa: FBT003
+            if self._keeper:
+                mint = self._mint
+                keys = [alone.ad.key]
+                self._keeper.note(
+                    now, edition.catalog.version, page, draws, pacer, mint.issuer, mint.next_serial - 1, keys
+                )
             if alone.ad.line_item.goal is not None:
                 pacer.note(alone.ad.line_item.id)
-            return [(alone, self._serve_alone(ready(alone.ad, form, True), now, day, hour))]  # noqa: FBT003
+            return [(alone, made)]
         served: list[Ready] = []
         for decision in decisions:
             if isinstance(decision, Filled):
                 served.append(ready(decision.ad, form, not served))
-                if decision.ad.line_item.goal is not None:
-                    pacer.note(decision.ad.line_item.id)
         snippets = self._serve(served, now, day, hour)
+        if served and self._keeper:
+            mint = self._mint
+            first, keys = mint.next_serial - len(served), [one.ask[0] for one in served]
+            self._keeper.note(now, edition.catalog.version, page, draws, pacer, mint.issuer, first, keys)
+        if edition.catalog.goals:
+            for decision in decisions:
+                if isinstance(decision, Filled) and decision.ad.line_item.goal is not None:
+                    pacer.note(decision.ad.line_item.id)
         if len(snippets) == len(decisions):
             return list(zip(decisions, snippets, strict=True))
         left = iter(snippets)

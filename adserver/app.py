@@ -38,6 +38,7 @@ from adserver.health import Health
 from adserver.http_speed import AT_ONCE, AtOnce, Outbox
 from adserver.invalid import Judge
 from adserver.journal import Journal, create_journal
+from adserver.keeping import Keeper
 from adserver.methodology import Methodology
 from adserver.metrics import Meter
 from adserver.neighbours import beat
@@ -100,7 +101,9 @@ class Worker:
         readers = Readers(keys.salt(b"reader"), settings.country_header, file)
         caps = Caps(settings.store_url)
         mint = Mint(keys, journal.issuer)
-        answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps)
+        kept_mb, per_second = settings.receipt_mb, settings.receipts_per_second
+        keeper = Keeper(settings.receipts, settings.receipt_days, kept_mb * 1_000_000, per_second)
+        answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps, keeper)
         previews = Previews(live, answering, settings.store_url, read_staff_token(settings), settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split(), previews)
         articles = Articles(answering, self._responses, self._meter, previews)
@@ -134,6 +137,7 @@ class Worker:
             listed.follow,
             direct.run,
             condition.follow,
+            keeper.run,
         ]
         if shipper and confirmer and isinstance(journal, Journal):
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731

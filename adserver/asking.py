@@ -1,4 +1,4 @@
-"""Commands that ask the decision without serving anything: `explain`, `forecast` and `simulate`.
+"""Commands that ask the decision without serving anything: `explain`, `forecast`, `receipt` and `simulate`.
 
 What they need is imported when they run, so that other commands start quickly.
 """
@@ -45,12 +45,16 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return DONE
+    _print_explanations(found)
+    return DONE
+
+
+def _print_explanations(found: list[Any]) -> None:
     for number, one in enumerate(found):
         rows = [[row.line_item, row.priority, row.step or "shows", row.reason] for row in one.candidates]
         print("\n" * bool(number) + f"{one.slot}, {one.at}, version {one.version}", one.sentence, sep="\n")
         if rows:
             print("", columns(["line item", "priority", "step", "reason"], rows), sep="\n", end="")
-    return DONE
 
 
 async def _read(settings: Settings, at: str | None) -> tuple[Any, Any, float]:
@@ -180,6 +184,45 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
         return document, World(outlook, views, before, now, now + days_ahead * 86_400.0, min(1.0, rate))
 
 
+def receipt(settings: Settings, options: argparse.Namespace) -> int:
+    """Raises BadQuestion, StoreUnavailable or StoreRefused."""
+    from adserver.explain import tell
+    from adserver.keeping import find
+    from adserver.receipts import decide_again, parse_id
+
+    try:
+        issuer, serial = parse_id(options.id)
+    except ValueError as error:
+        raise BadQuestion(f"{options.id!r:.80}: {error}") from None
+    kept = find(settings.receipts, issuer, serial)
+    if kept is None:
+        raise BadQuestion(
+            f"no receipt is kept of it in {settings.receipts}: it is too old, was served by another machine, or was "
+            "one of more than ADSERVER_RECEIPTS_PER_SECOND"
+        )
+    catalog = asyncio.run(_read_version(settings, kept.version))
+    _, decisions, trace, same = decide_again(catalog, kept)
+    found = [tell(catalog, kept.at, decision, trace) for decision in decisions]
+    if options.json:
+        sys.stdout.write(msgspec.json.encode({"same": same, "decisions": found}).decode() + "\n")
+    else:
+        _print_explanations(found)
+        print("\nDecided again: the same." if same else "\nDecided again, another ad wins. This should not be.")
+    return DONE if same else 1
+
+
+async def _read_version(settings: Settings, number: int) -> Any:
+    from adserver.catalog import Catalog
+    from adserver.store import open_store
+    from adserver.versions import read_version
+
+    async with open_store(settings.store_url) as store:
+        version = await read_version(store, number)
+    if version is None:
+        raise BadQuestion(f"version {number} of the catalog is not in the store any more")
+    return Catalog(version.document, number)
+
+
 def simulate(_: Settings, options: argparse.Namespace) -> int:
     """Pace goals through made-up days, by our rule and by two others."""
     from adserver.simulate import RULES, Settings, simulate, split
@@ -249,6 +292,16 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
     )
     forecasted.add_argument("--json", action="store_true", help="print JSON")
     add_store(forecasted)
+    receipted = add("receipt", receipt, "what an ad that was served was decided by, decided once more")
+    receipted.description = (
+        "Find what a decision was made of and make it again: the same winner, and why everybody else lost. The id is "
+        "16 characters of the tokens in each snippet, the 9th to the 24th; a whole token, address or snippet will do. "
+        "Receipts are kept on the machine that served, for 30 days (ADSERVER_RECEIPT_DAYS). Exit code 1 where the "
+        "decision comes out differently."
+    )
+    receipted.add_argument("id", metavar="ID", help="a decision's id, or anything that holds a token")
+    receipted.add_argument("--json", action="store_true", help="print JSON")
+    add_store(receipted)
     simulated = add("simulate", simulate, "pace goals through days of made-up traffic, and compare")
     simulated.description = (
         "Send made-up traffic (quiet nights, weekends, noise, an hour of four times as many readers that nobody "

@@ -60,10 +60,11 @@ def explain(catalog: Catalog, now: float, page: Page, draws: Draws, pace: Pace =
     """An explanation for each of the page's asks, in their order. The arguments are those of `decide`."""
     trace: list[Lost] = []
     decisions = decide(catalog, now, page, draws, pace, trace)
-    return [_explain(catalog, now, decision, trace) for decision in decisions]
+    return [tell(catalog, now, decision, trace) for decision in decisions]
 
 
-def _explain(catalog: Catalog, now: float, decision: Decision, trace: Sequence[Lost]) -> Explanation:
+def tell(catalog: Catalog, now: float, decision: Decision, trace: Sequence[Lost]) -> Explanation:
+    """A decision that was made, in words; *trace* is what `decide` filled."""
     at = datetime.fromtimestamp(now, ZoneInfo(catalog.document.site.time_zone)).isoformat(timespec="seconds")
     slot = decision.slot if isinstance(decision, Unfilled) else decision.ad.slot.id
     told = {lost.line_item.id: lost for lost in trace if lost.slot == slot}

@@ -140,6 +140,7 @@ CLOCK_JUMP = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+RECEIPTS = Counter("adserver_receipts", "Decisions whose receipts were kept.", registry=REGISTRY)
 CAPS_UNKNOWN = Counter(
     "adserver_caps_unknown",
     "Pages decided without their capped line items because the store did not say in time what the reader has seen.",

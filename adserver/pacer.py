@@ -74,6 +74,11 @@ class Pacer:
     def pace(self) -> Pace:
         return self._planner.pace
 
+    @property
+    def changes(self) -> int:
+        """How often the pace has changed."""
+        return self._planner.changes
+
     async def run(self, current: Callable[[], Catalog], url: str, stopping: asyncio.Event) -> None:
         """Keep the pace of *current*'s catalog until *stopping* is set."""
         while not stopping.is_set():

@@ -56,6 +56,8 @@ class Planner:
 
     def __init__(self, requests: Mapping[int | str, int]) -> None:
         self.pace = Pace({}, {}, {})
+        self.changes = 0
+        """How often the pace has changed."""
         self.behind = 0
         """How many goals the traffic expected is too small for."""
         self.served: dict[str, int] = {}
@@ -96,6 +98,7 @@ class Planner:
         self._allowed[line_item] = left
         if left <= 0:
             self._shares[line_item] = 0.0
+            self.changes += 1
 
     def observe(self, now: float) -> Chances:
         """What became of the shares asked for since the last time, and before; for the other workers, too."""
@@ -116,6 +119,7 @@ class Planner:
 
     def plan(self, heard: Heard | None, outlook: Outlook | None, now: float, days: Days) -> None:
         """Plan every goal. While nothing is heard at all, not even from before, goals take nothing."""
+        self.changes += 1
         if heard is None or self._catalog is None:
             self._shares = {}
             self.pace = Pace(self._shares, {}, {})
@@ -174,6 +178,7 @@ class Planner:
                 seen = {name: of.get(name, Figures()) for name in line_item.creatives}
                 tried = {name: (one.clicks, one.impressions) for name, one in seen.items()}
                 found[line_item.id] = pacing.earn(tried, f"{line_item.id} {hour}")
+        self.changes += 1
         self.pace = Pace(self.pace.shares, self.pace.reasons, found)
 
     def _plan(

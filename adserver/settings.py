@@ -88,6 +88,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     staff_token_file: Annotated[
         str | None, Meta(description="file with the token that previews need; default: DATA_DIR/staff-token")
     ] = None
+    receipt_days: Annotated[
+        float, Meta(ge=0, le=400, description="days that what decisions were made of is kept for receipts; 0: none")
+    ] = 30.0
+    receipt_mb: Annotated[
+        int, Meta(ge=1, description="most megabytes of receipts on this machine; the oldest go first")
+    ] = 1024
+    receipts_per_second: Annotated[
+        int, Meta(ge=0, description="most decisions a second of one worker that get a receipt")
+    ] = 100
     archive_url: Annotated[
         str | None,
         Meta(
@@ -126,6 +135,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def data(self) -> Path:
         return Path(self.data_dir)
+
+    @property
+    def receipts(self) -> Path:
+        """Where receipts are kept."""
+        return self.data / "receipts"
 
     @property
     def journals(self) -> Path:

@@ -38,6 +38,7 @@ CORE = {
     "planner": "catalog days hours model pacing traffic",
     "decide": "catalog model pacing targeting",
     "explain": "catalog decide model pacing",
+    "receipts": "catalog decide model pacing targeting",
     "forecast": "catalog days decide hours model pacing targeting traffic",
     "whatif": "catalog documents errors forecast model traffic",
     "simulate": "catalog days decide documents hours model pacing planner traffic",
@@ -92,7 +93,8 @@ EDGES = {
     "pacer": "background curves delivered metrics store",
     "caps": "metrics store",
     "readers": "answers",
-    "answering": "answers caps journal metrics pacer readers reload",
+    "keeping": "background metrics pacer",
+    "answering": "answers caps keeping journal metrics pacer readers reload",
     "previews": "answering answers pacer reload store versions",
     "articles": "answering answers metrics previews",
     "serving": "answering answers previews",
@@ -106,7 +108,7 @@ JOINED = {
     "app": " ".join([*LEAVES, *EDGES]),
     "supervisor": "config_files disk embedded http_speed logs metrics publish reload secret settings store versions"
     " address_file",
-    "asking": "columns config_files curves delivered pacer publish settings store",
+    "asking": "columns config_files curves delivered keeping pacer publish settings store versions",
     "cli": "__init__ archive asking columns config_files publish reconcile reporting salvage settings store supervisor"
     " torture.command torture.manual",
     "__main__": "cli",
