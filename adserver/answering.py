@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable
 from math import inf
+from typing import Any
 
 from msgspec import Struct
 
@@ -34,6 +35,7 @@ from adserver.token import Mint
 
 log = logging.getLogger(__name__)
 
+_REMEMBERED = 1024
 LONGEST_MAX_AGE_S = 3600
 """A cache asks again this often even where nothing is planned: somebody may publish."""
 CLOCK_SLACK_S = 120
@@ -80,19 +82,27 @@ class Ready(Struct, frozen=True):
     filled: Both
 
 
+class _Requests(dict[int, Any]):
+    """The metric of each slot's requests, found when it is first asked for: a large catalog has thousands."""
+
+    def __missing__(self, slot: int) -> Any:
+        found = self[slot] = metrics.REQUESTS.labels(str(slot))
+        return found
+
+
 class Edition:
     """A catalog with what serving remembers of it: slots by the bytes of their ids, snippets made so far."""
 
     def __init__(self, catalog: Catalog, public_url: str) -> None:
         self.catalog = catalog
         self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
-        self.about_readers = frozenset(slot for slot in catalog.slots if _asks_of_readers(catalog, slot))
         self.pages = {
-            b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots if slot not in self.about_readers
+            b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots if slot not in catalog.about_readers
         }
         self.asks = find_asks(catalog)
-        self.requests = {slot: metrics.REQUESTS.labels(str(slot)) for slot in catalog.slots}
-        self._filled = {slot: Both(self.requests[slot], metrics.SERVED.labels(str(slot))) for slot in catalog.slots}
+        self._plain = len(self.pages)
+        self.requests = _Requests()
+        self._filled: dict[int, Both] = {}
         self._public_url = public_url
         self._ready: dict[tuple[bytes, str, bool], Ready] = {}
 
@@ -103,18 +113,24 @@ class Edition:
         if found is None:
             snippet = compile_snippet(self.catalog, ad, Format(form), self._public_url, eager=eager)
             ask = ad.key, _allowed(ad, Format(form))
-            found = self._ready[key] = Ready(snippet, ask, ad.name, self._filled[ad.slot.id])
+            filled = self._filled.get(ad.slot.id)
+            if filled is None:
+                served = metrics.SERVED.labels(str(ad.slot.id))
+                filled = self._filled[ad.slot.id] = Both(self.requests[ad.slot.id], served)
+            found = self._ready[key] = Ready(snippet, ask, ad.name, filled)
         return found
+
+    def remember(self, target: bytes, page: Page) -> None:
+        """Have a target with a query answered as quickly as one without, from now on."""
+        if len(self.pages) - self._plain >= _REMEMBERED:
+            for old in list(self.pages)[self._plain : self._plain + _REMEMBERED // 2]:
+                del self.pages[old]
+        self.pages[target] = page
 
     def max_age(self, slot: SlotId, now: float) -> int:
         """Whole seconds until something else may show in *slot*, at most an hour."""
         change = self.catalog.next_change(slot, now)
         return LONGEST_MAX_AGE_S if change == inf else max(0, min(LONGEST_MAX_AGE_S, int(change - now)))
-
-
-def _asks_of_readers(catalog: Catalog, slot: int) -> bool:
-    """Whether a booking of *slot* is for some devices or countries only, which a request's headers may tell."""
-    return any(one.target and one.target.about_readers for one in catalog.bookings[slot].all)
 
 
 def find_asks(catalog: Catalog) -> Asks:
@@ -152,6 +168,7 @@ class Answering:
         self._public_url = public_url
         self._counters: dict[int | str, int] = {}
         self.pacer = Pacer(self._counters)
+        self._planner = self.pacer.planner
         self._unfilled = {reason: metrics.UNFILLED.labels(reason.value) for reason in NoFill}
         self._latest = 0.0
         self._ahead = time.time() - _steady()
@@ -220,9 +237,9 @@ class Answering:
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
         day, hour = self._locate(now)
-        pacer, draws = self.pacer, PageDraws(self._counters)
-        decisions = decide(edition.catalog, now, page, draws, pacer.pace)
-        pacer.last_page = page
+        planner, draws = self._planner, PageDraws(self._counters)
+        decisions = decide(edition.catalog, now, page, draws, planner.pace)
+        self.pacer.last_page = page
         form, ready = page.format.value, edition.ready
         if len(decisions) == 1 and isinstance(alone := decisions[0], Filled):
             made = self._serve_alone(ready(alone.ad, form, True), now, day, hour)  # noqa: FBT003
@@ -230,10 +247,10 @@ class Answering:
                 mint = self._mint
                 keys = [alone.ad.key]
                 self._keeper.note(
-                    now, edition.catalog.version, page, draws, pacer, mint.issuer, mint.next_serial - 1, keys
+                    now, edition.catalog.version, page, draws, planner, mint.issuer, mint.next_serial - 1, keys
                 )
             if alone.ad.line_item.goal is not None:
-                pacer.note(alone.ad.line_item.id)
+                planner.note(alone.ad.line_item.id)
             return [(alone, made)]
         served: list[Ready] = []
         for decision in decisions:
@@ -243,11 +260,11 @@ class Answering:
         if served and self._keeper:
             mint = self._mint
             first, keys = mint.next_serial - len(served), [one.ask[0] for one in served]
-            self._keeper.note(now, edition.catalog.version, page, draws, pacer, mint.issuer, first, keys)
+            self._keeper.note(now, edition.catalog.version, page, draws, planner, mint.issuer, first, keys)
         if edition.catalog.goals:
             for decision in decisions:
                 if isinstance(decision, Filled) and decision.ad.line_item.goal is not None:
-                    pacer.note(decision.ad.line_item.id)
+                    planner.note(decision.ad.line_item.id)
         if len(snippets) == len(decisions):
             return list(zip(decisions, snippets, strict=True))
         left = iter(snippets)
@@ -266,7 +283,7 @@ class Answering:
         slots = [member.slot for ask in asks if isinstance(ask, Group) for member in ask.slots]
         slots += [ask for ask in asks if not isinstance(ask, Group)]
         context = query.context
-        if not edition.about_readers.isdisjoint(slots):
+        if not edition.catalog.about_readers.isdisjoint(slots):
             context = self._readers.context(query, scope)
         if not query.reader or not (reader := self._readers.key(query, scope["headers"])):
             return Page(asks, query.format, context), b""
@@ -281,7 +298,7 @@ class Answering:
     def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
         """What `answer` would decide next; counts nothing."""
         draws: Draws = PageDraws(dict(self._counters))
-        return decide(edition.catalog, now, page, draws, self.pacer.pace)
+        return decide(edition.catalog, now, page, draws, self._planner.pace)
 
     def decide_at(self, catalog: Catalog, at: float, page: Page, pace: Pace) -> list[Decision]:
         """What the next view would be decided as at another instant; counts nothing."""
@@ -289,7 +306,7 @@ class Answering:
 
     def explain(self, edition: Edition, page: Page) -> list[Explanation]:
         """Why `answer` would decide *page* as it would next; counts nothing."""
-        return explain(edition.catalog, self.now(), page, PageDraws(dict(self._counters)), self.pacer.pace)
+        return explain(edition.catalog, self.now(), page, PageDraws(dict(self._counters)), self._planner.pace)
 
     def note_unknown(self) -> None:
         """A number anybody can invent was asked for: counted under its reason alone."""

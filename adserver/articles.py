@@ -27,6 +27,7 @@ from adserver.model import Format, Group, SlotId
 from adserver.previews import Moment, Previews
 from adserver.render import render_placeholder
 from adserver.shortcode import Shortcode
+from adserver.targeting import Context
 
 MOST_BYTES = 2 * 1024 * 1024
 _REMEMBERED = 256
@@ -177,6 +178,11 @@ class Articles:
                 self._read.pop(next(iter(self._read)))
             self._read[body, mend] = article
         return article
+
+    def page(self, article: Article, context: Context) -> Page:
+        """What *article* asks for, on a page of which so much is known."""
+        plan = article.plan_for(self._answering.edition(), Format.HTML)
+        return Page(plan.page.asks, Format.HTML, context)
 
     def preview(self, moment: Moment, article: Article, query: Query) -> bytes:
         """The article as it was or will be at another moment."""

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from math import inf
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -33,6 +34,7 @@ from adserver.model import (
     Priority,
     Slot,
     SlotId,
+    Targeting,
     WhenEmpty,
 )
 from adserver.targeting import PREFERRED, Context, Target
@@ -215,6 +217,7 @@ class Catalog:
     """One version of the booking document, indexed. *bookings* has an entry for every slot."""
 
     __slots__ = (
+        "about_readers",
         "advertisers",
         "assets",
         "bookings",
@@ -243,9 +246,20 @@ class Catalog:
         self.week = hours.Week(document.site.time_zone)
         self.goals = tuple(line_item for line_item in document.line_items if line_item.goal)
         self.caps: Mapping[str, tuple[Limit, ...]] = _limits(document, self.campaigns, self.advertisers)
-        self.bookings: Mapping[int, Bookings] = _book(document, self.slots, self.week)
-        ads = (ad for bookings in self.bookings.values() for booking in bookings.all for ad in booking.ads)
-        self.by_key: Mapping[bytes, Ad] = {ad.key: ad for ad in ads}
+        creatives = {creative.id: creative for creative in document.creatives}
+        items, places = _places(document, self.slots, creatives)
+        owners = {one.id: self.advertisers[one.advertiser] for one in document.campaigns}
+        of = {one.id: (owners[one.id], bool(one.frequency or owners[one.id].frequency)) for one in document.campaigns}
+        books = _Books(self.slots, items, creatives, of, self.week)
+        self.bookings: Mapping[int, Bookings] = books
+        self.by_key: Mapping[bytes, Ad] = _Ads(places, books)
+        self.about_readers = frozenset(
+            slot
+            for one in document.line_items
+            if one.targeting and _asks_of_readers(one.targeting)
+            for slot in one.slots
+        )
+        """The slots of line items for some devices or countries only, which a request's headers may tell."""
         self.assets = frozenset(creative.image for creative in document.creatives if creative.image)
 
     def __repr__(self) -> str:
@@ -258,6 +272,11 @@ class Catalog:
     def next_change(self, slot: SlotId, now: float) -> float:
         """The Unix second at which something else may show in *slot*; infinity when nothing is planned."""
         return self.bookings[slot].at(now).until
+
+
+def _asks_of_readers(targeting: Targeting) -> bool:
+    asked = (targeting.any, targeting.all, targeting.none, targeting.prefer)
+    return any(terms and (terms.device or terms.country) for terms in asked)
 
 
 class Limit(Struct, frozen=True):
@@ -273,8 +292,11 @@ def _limits(
 ) -> dict[str, tuple[Limit, ...]]:
     """Every cap a line item is under, by line item: its own, its campaign's and its advertiser's."""
     found = {}
+    above = {one.id for one in document.campaigns if one.frequency or advertisers[one.advertiser].frequency}
     for line_item in document.line_items:
         campaign = campaigns[line_item.campaign]
+        if not line_item.frequency and campaign.id not in above:
+            continue
         advertiser = advertisers[campaign.advertiser]
         owners = (("line_item", line_item), ("campaign", campaign), ("advertiser", advertiser))
         if limits := tuple(Limit(level, one.id, cap) for level, one in owners for cap in one.frequency):
@@ -282,30 +304,92 @@ def _limits(
     return found
 
 
-def _book(document: Document, slots: Mapping[int, Slot], week: hours.Week) -> dict[int, Bookings]:
-    creatives = {creative.id: creative for creative in document.creatives}
-    by_slot: dict[int, list[Booking]] = {slot: [] for slot in slots}
-    advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
-    campaigns = {campaign.id: campaign for campaign in document.campaigns}
-    owners = {campaign.id: advertisers[campaign.advertiser] for campaign in document.campaigns}
+class _Books(dict[int, Bookings]):
+    """Every slot's bookings, made when they are first asked for: of a large catalog most are not for a while.
+
+    *items* are the line items of each slot, in their order.
+    """
+
+    __slots__ = ("_creatives", "_items", "_made", "_of", "_slots", "_week")
+
+    def __init__(
+        self,
+        slots: Mapping[int, Slot],
+        items: Mapping[int, list[LineItem]],
+        creatives: Mapping[str, Creative],
+        of: Mapping[str, tuple[Advertiser, bool]],
+        week: hours.Week,
+    ) -> None:
+        self._slots, self._items, self._creatives, self._of, self._week = slots, items, creatives, of, week
+        self._made: dict[str, tuple[Spans, Target | None]] = {}
+
+    def __missing__(self, slot: int) -> Bookings:
+        found = Bookings(
+            (one for item in self._items[slot] if (one := self._book(self._slots[slot], item))), self._week
+        )
+        self[slot] = found
+        return found
+
+    def get(self, slot: int, default: Any = None) -> Any:
+        return self[slot] if slot in self._slots else default
+
+    def values(self) -> Any:
+        return [self[slot] for slot in self._slots]
+
+    def _book(self, slot: Slot, line_item: LineItem) -> Booking | None:
+        ready = self._made.get(line_item.id)
+        if ready is None:
+            target = Target(line_item.targeting) if line_item.targeting else None
+            ready = self._made[line_item.id] = hours.spans_of(line_item.hours), target
+        named = (self._creatives[name] for name in line_item.creatives)
+        fitting = [creative for creative in named if creative.weight and fits(creative, slot)]
+        if not fitting:
+            return None
+        ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
+        weights = tuple(accumulate(creative.weight for creative in fitting))
+        names = frozenset(ad.creative.id for ad in ads)
+        owner, capped = self._of[line_item.campaign]
+        capped = capped or bool(line_item.frequency)
+        return Booking(line_item, ads, weights, names, line_item.weight, owner, *ready, capped)
+
+
+class _Ads(dict[bytes, Ad]):
+    """Every ad by its key, made with the bookings of its slot. *places* are the slots of all keys."""
+
+    __slots__ = ("_books", "_places")
+
+    def __init__(self, places: Mapping[bytes, int], books: _Books) -> None:
+        self._places, self._books = places, books
+
+    def __missing__(self, key: bytes) -> Ad:
+        for booking in self._books[self._places[key]].all:
+            self.update((ad.key, ad) for ad in booking.ads)
+        return self[key]
+
+    def get(self, key: bytes, default: Any = None) -> Any:
+        return self[key] if key in self._places else default
+
+    def keys(self) -> Any:
+        return self._places.keys()
+
+    def values(self) -> Any:
+        return [self[key] for key in self._places]
+
+
+def _places(
+    document: Document, slots: Mapping[int, Slot], creatives: Mapping[str, Creative]
+) -> tuple[dict[int, list[LineItem]], dict[bytes, int]]:
+    """Each slot's line items, and the slot of each ad's key. Raises KeyError for a name that leads nowhere."""
+    items: dict[int, list[LineItem]] = {slot: [] for slot in slots}
+    places: dict[bytes, int] = {}
     for line_item in document.line_items:
-        spans = hours.spans_of(line_item.hours)
-        target = Target(line_item.targeting) if line_item.targeting else None
-        owner = owners[line_item.campaign]
-        capped = bool(line_item.frequency or campaigns[line_item.campaign].frequency or owner.frequency)
-        for slot_id in line_item.slots:
-            slot = slots[slot_id]
-            named = (creatives[name] for name in line_item.creatives)
-            fitting = [creative for creative in named if creative.weight and fits(creative, slot)]
-            if not fitting:
-                continue
-            ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
-            weights = tuple(accumulate(creative.weight for creative in fitting))
-            names = frozenset(ad.creative.id for ad in ads)
-            by_slot[slot_id].append(
-                Booking(line_item, ads, weights, names, line_item.weight, owner, spans, target, capped)
-            )
-    return {slot_id: Bookings(bookings, week) for slot_id, bookings in by_slot.items()}
+        mine = [creatives[name] for name in line_item.creatives]
+        for slot in line_item.slots:
+            items[slot].append(line_item)
+            for creative in mine:
+                if creative.weight and fits(creative, slots[slot]):
+                    places[ad_key(ad_name(slot, line_item.id, creative.id))] = slot
+    return items, places
 
 
 def _ad(slot: Slot, line_item: LineItem, creative: Creative) -> Ad:

@@ -205,7 +205,7 @@ def decide(
     context = page.context
     spots = [
         _open(catalog, now, ask, draws, context)
-        if isinstance(ask, Group) or ask not in bookings
+        if isinstance(ask, Group) or ask not in catalog.slots
         else _Spot(ask, _on(bookings[ask].at(now), context), draws[ask])
         for ask in page.asks
     ]
@@ -403,6 +403,11 @@ def _find_paced(paced: Sequence[Booking], u: float, pace: Pace) -> tuple[Booking
     they ask for more than there is, everybody gets less alike.
     """
     shares = pace.shares
+    if len(paced) == 1:
+        part = min(1.0, shares.get(paced[0].line_item.id, 0.0) * paced[0].weight)
+        if u < part:
+            return paced[0], u / part
+        return None, (u - part) / (1.0 - part) if part < 1 else u
     asked = [min(1.0, shares.get(one.line_item.id, 0.0) * one.weight) for one in paced]
     total = sum(asked)
     scale = 1.0 if total <= 1.0 else 1.0 / total

@@ -16,7 +16,7 @@ from typing import IO, Any
 from adserver import metrics
 from adserver.background import wait_for_any
 from adserver.decide import Page
-from adserver.pacer import Pacer
+from adserver.planner import Planner
 from adserver.receipts import Receipt, Writer, read_receipts
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,23 @@ class Keeper:
         return f"<Keeper in {self._root}, {len(self._notes)} to write>"
 
     def note(
-        self, at: float, version: int, page: Page, draws: Mapping[Any, int], pacer: Pacer, issuer: bytes, serial: int,
+        self,
+        at: float,
+        version: int,
+        page: Page,
+        draws: Mapping[Any, int],
+        planner: Planner,
+        issuer: bytes,
+        serial: int,
         keys: list[bytes],
-    ) -> None:  # fmt: skip
-        """A decision was served by the pace that *pacer* keeps. *draws* must not change any more."""
+    ) -> None:
+        """A decision was served by the pace that *planner* keeps. *draws* must not change any more."""
         if self._room <= 0:
             return
         self._room -= 1
-        if pacer.changes != self._changes:
-            self._changes, self._shares = pacer.changes, dict(pacer.pace.shares)
-        self._notes.append((at, version, page, draws, self._shares, pacer.pace.creatives, issuer, serial, keys))
+        if planner.changes != self._changes:
+            self._changes, self._shares = planner.changes, dict(planner.pace.shares)
+        self._notes.append((at, version, page, draws, self._shares, planner.pace.creatives, issuer, serial, keys))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Write what is noted until *stopping* is set, and then the rest."""

@@ -10,6 +10,7 @@ Labels come from the configuration or from closed lists, never from a request. T
 import asyncio
 import os
 from collections.abc import Iterable
+from itertools import islice
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,6 +20,8 @@ from adserver.model import NoFill
 from adserver.repair import KINDS
 
 REGISTRY = CollectorRegistry()
+_STARTED_SLOTS = 100
+"""Making a series takes some 30 µs of the event loop: those of further slots begin with their first event."""
 
 REQUESTS = Counter("adserver_requests", "Times a page asked for a slot.", ["slot"], registry=REGISTRY)
 SERVED = Counter("adserver_served", "Snippets that left for a page.", ["slot"], registry=REGISTRY)
@@ -171,8 +174,8 @@ HAND_OVER_S = 0.02
 
 
 def start_at_zero(slots: Iterable[int]) -> None:
-    """Make every series exist, so that a rate over it is right from the first event on."""
-    for slot in slots:
+    """Make every series exist, so that a rate over it is right from the first event on; of the first slots only."""
+    for slot in islice(slots, _STARTED_SLOTS):
         REQUESTS.labels(str(slot))
         SERVED.labels(str(slot))
     for reason in NoFill:

@@ -52,8 +52,7 @@ class Pacer:
         self.last_page: Page | None = None
         self.mark: Callable[[], Any] = lambda: None
         self.counted: Callable[[Any], bool] = lambda _: False
-        self.note = (planner := Planner(requests)).note
-        self._planner = planner
+        self.planner = Planner(requests)
         self._name = secrets.token_hex(8)
         self._requests = requests
         self._delivered = Delivered()
@@ -68,16 +67,7 @@ class Pacer:
         self._earned: tuple[Catalog, int] | None = None
 
     def __repr__(self) -> str:
-        return f"<Pacer {self._name}: {self._planner!r}>"
-
-    @property
-    def pace(self) -> Pace:
-        return self._planner.pace
-
-    @property
-    def changes(self) -> int:
-        """How often the pace has changed."""
-        return self._planner.changes
+        return f"<Pacer {self._name}: {self.planner!r}>"
 
     async def run(self, current: Callable[[], Catalog], url: str, stopping: asyncio.Event) -> None:
         """Keep the pace of *current*'s catalog until *stopping* is set."""
@@ -96,9 +86,9 @@ class Pacer:
     async def _tick(self, catalog: Catalog, store: Store) -> None:
         now = time.time()
         days = Days(catalog.document.site.time_zone)
-        self._planner.follow(catalog)
-        self._unseen.append((self.mark(), dict(self._planner.served)))
-        others = await self._meet(store, self._planner.observe(now), now)
+        self.planner.follow(catalog)
+        self._unseen.append((self.mark(), dict(self.planner.served)))
+        others = await self._meet(store, self.planner.observe(now), now)
         seen = self._counted_by_now()
         await self._delivered.refresh(store, catalog, days, now)
         self._seen = seen
@@ -111,14 +101,14 @@ class Pacer:
         self._plan(catalog, now)
 
     def _plan(self, catalog: Catalog, now: float) -> None:
-        self._planner.follow(catalog)
-        self._planner.plan(self._heard, self._outlook, now, Days(catalog.document.site.time_zone))
-        metrics.GOALS_BEHIND.set(self._planner.behind)
+        self.planner.follow(catalog)
+        self.planner.plan(self._heard, self._outlook, now, Days(catalog.document.site.time_zone))
+        metrics.GOALS_BEHIND.set(self.planner.behind)
         hour = catalog, int(now // 3600)
         if self._heard and self._earned != hour:
             self._earned = hour
             mine = [one.id for one in catalog.document.line_items if one.rotation is Rotation.OPTIMISED]
-            self._planner.earn({name: self._delivered.creatives(name) for name in mine}, hour[1])
+            self.planner.earn({name: self._delivered.creatives(name) for name in mine}, hour[1])
 
     async def _meet(self, store: Store, chances: Chances, now: float) -> dict[str, Chances]:
         """Say that this worker is there, and hear who else is."""
@@ -155,7 +145,7 @@ class Pacer:
 
     async def _learn(self, store: Store, catalog: Catalog, days: Days, now: float) -> None:
         """Read the curves anew each day, and each minute how the traffic goes compared with them."""
-        slots, (today, _) = self._planner.slots, days.locate(now)
+        slots, (today, _) = self.planner.slots, days.locate(now)
         if self._learned != (today, slots):
             for day in settled(days, now):
                 await put_away(store, day, catalog.slots)

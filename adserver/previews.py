@@ -76,7 +76,7 @@ class Previews:
         if abs(instant - now) > _FARTHEST_S:
             raise BadQuery("Parameter 'at' lies more than 400 days away.")
         if abs(instant - now) <= _NOW_S:
-            return Moment(live, instant, self._answering.pacer.pace)
+            return Moment(live, instant, self._answering.pacer.planner.pace)
         await asyncio.sleep(0)  # requests begin without a task (see `http_speed`); from here on this one has its own
         try:
             async with open_store(self._url) as store:

@@ -5,11 +5,14 @@ also when the store is away. A store that has nothing (new, or wiped) is given w
 """
 
 import asyncio
+import gc
 import logging
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from adserver import metrics, versions
@@ -122,18 +125,37 @@ async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
         return False
     if live.confirmed and number == live.current.version:
         return True
-    version = await versions.read_version(store, number)
-    if version is None:
+    data = await versions.read_raw(store, number)
+    if data is None:
         raise StoreRefused(f"version {number} is live, and the store does not have it; publish again")
-    same = number == live.current.version and version.document == live.current.document
-    catalog = live.current if same else await asyncio.to_thread(_compile, version, number)
+    with _gently():
+        version = await asyncio.to_thread(versions.decode, data)
+        same = number == live.current.version and version.document == live.current.document
+        catalog = live.current if same else await asyncio.to_thread(_compile, version, number)
     assets = await _fetch_assets(live, store, settings, catalog)
     live.swap(version, catalog, assets)
     live.confirmed = True
     if not same:
         log.info("catalog version %d is live: %s", number, version.note)
-    await asyncio.to_thread(_save_snapshot, version, live.assets, settings)
+    await asyncio.to_thread(_save_snapshot, data, live.assets, settings)
     return True
+
+
+@contextmanager
+def _gently() -> Iterator[None]:
+    """Have a thread give way to requests ten times as often as usual, and no garbage be looked for meanwhile.
+
+    What a large catalog is made of is not looked through again afterwards: it lives until the next one comes.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 10)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        sys.setswitchinterval(before)
 
 
 def _compile(version: Version, number: int) -> Catalog:
@@ -171,14 +193,14 @@ async def _seed(live: LiveCatalog, store: Store) -> None:
 # The snapshot on disk
 
 
-def _save_snapshot(version: Version, assets: dict[str, bytes], settings: Settings) -> None:
+def _save_snapshot(data: bytes, assets: dict[str, bytes], settings: Settings) -> None:
     try:
         folder = settings.data / "assets"
         folder.mkdir(mode=0o700, exist_ok=True)
-        for name, data in assets.items():
+        for name, image in assets.items():
             if not (folder / name).exists():
-                _replace(folder / name, data)
-        _replace(snapshot_path(settings), versions.encode(version))
+                _replace(folder / name, image)
+        _replace(snapshot_path(settings), data)
     except OSError as error:
         log.warning("the catalog snapshot could not be saved: %s", error)
 

@@ -56,6 +56,8 @@ class Delivery:
         """What `ad` answers a plain GET of one slot with, ready for the wire; None for any other target."""
         edition = self._answering.edition()
         page = edition.pages.get(target)
+        if page is None:
+            page = _queried(edition, target)
         if page is None or self._origins:
             return None
         [(decision, body)] = self._answering.answer(edition, page, self._answering.now())
@@ -210,6 +212,26 @@ class Delivery:
                 self._answering.note_unknown()
             entries[text[:_MOST_SHOWN]] = _entry(b"", None, NoFill.UNKNOWN_SLOT, 0) if slot is None else found[slot]
         return entries, caching
+
+
+def _queried(edition: Edition, target: bytes) -> Page | None:
+    """The page of one slot that a plain query asks for, as far as that can be told from the query alone.
+
+    Remembered, since the pages of a site ask alike; never where a reader is named.
+    """
+    path, _, text = target.partition(b"?")
+    slot = edition.slots.get(path[5:])
+    if not text or slot is None or path[:5] != b"/ads/" or slot in edition.catalog.about_readers or b"reader" in text:
+        return None
+    try:
+        query = parse_query(text)
+    except BadQuery:
+        return None
+    if query.at or query.reader or query.format is Format.PLACEHOLDER:
+        return None
+    page = Page((slot,), query.format, query.context)
+    edition.remember(target, page)
+    return page
 
 
 def _shown(form: Format) -> Format:

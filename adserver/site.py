@@ -5,7 +5,7 @@ import re
 from importlib.resources import files
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,12 +18,17 @@ from adserver.openapi import describe
 from adserver.previews import CHALLENGE, Previews
 from adserver.reload import LiveCatalog
 from adserver.settings import Settings
+from adserver.targeting import know
 
 _ASSET = re.compile(r"[0-9a-f]{32}\.(png|jpg|gif|webp|avif)", re.ASCII)
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp", "avif": "image/avif"}
 _SAMPLE = {"page.css": "text/css", "page.js": "text/javascript"}
 _IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
 _NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+SAMPLE_CONTEXT = know(section="town", tags=["library"], lang="en")
+"""What the sample page says of itself."""
 
 
 class Site(Struct):
@@ -66,7 +71,7 @@ class Site(Struct):
         extra: dict[str, str] = {}
         if request.query_params.get("at"):
             try:
-                query = parse_query(request.scope["query_string"])
+                query = structs.replace(parse_query(request.scope["query_string"]), context=SAMPLE_CONTEXT)
                 moment = await self.previews.moment(query.at, request.scope["headers"])
             except BadQuery as error:
                 status = 401 if error.status == 403 else error.status  # so that a browser asks for it
@@ -76,10 +81,10 @@ class Site(Struct):
             body = self.articles.preview(moment, article, query)
             extra = {name.decode(): value.decode() for name, value in [moment.header]}
         else:
-            body = self.articles.fill(article, Format.HTML).body
+            body = self.articles.fill(article, Format.HTML, self.articles.page(article, SAMPLE_CONTEXT)).body
         policy = (
             f"default-src 'self'; img-src 'self' {self.settings.base_url}; "
-            "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
         )
         headers = {**_NO_STORE, "content-security-policy": policy, **extra}
         return Response(body, headers=headers, media_type="text/html")

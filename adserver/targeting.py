@@ -111,16 +111,13 @@ _NOTHING = _Asked(frozenset(), (), ())
 class Target:
     """A line item's targeting, made ready."""
 
-    __slots__ = ("_all", "_any", "_none", "_prefer", "about_readers")
+    __slots__ = ("_all", "_any", "_none", "_prefer")
 
     def __init__(self, targeting: Targeting) -> None:
         self._any = _ready(targeting.any)
         self._all = _ready(targeting.all)
         self._none = _ready(targeting.none)
         self._prefer = _ready(targeting.prefer)
-        asked = (targeting.any, targeting.all, targeting.none, targeting.prefer)
-        self.about_readers = any(terms and (terms.device or terms.country) for terms in asked)
-        """Whether it asks what a request's headers may tell."""
 
     def admits(self, context: Context) -> bool:
         if self._none.any_of(context) or (self._any and not self._any.any_of(context)):

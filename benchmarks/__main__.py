@@ -3,6 +3,8 @@
   http      requests per second: ads, articles and beacons, beside a bare function on the same server
   counting  beacons counted per second of processor time, of the worker alone and with the store, beside the same
             service with one HINCRBY awaited in each request; commands the store gets for 1,000 beacons
+  catalogs  requests per second with goals, targeting, hours and page rules in use, and in a catalog of 10,000 slots
+            and 100,000 line items; seconds until that catalog is served, and the slowest request meanwhile
   memory    bytes the store keeps for each of 1,000,000 tokens with one event each, on Valkey and on Redis
   backlog   1,000,000 events left behind by dead workers while the store was away: seconds until they are counted,
             how long live events wait meanwhile, and memory; about two minutes
@@ -27,7 +29,7 @@ from statistics import median
 
 from adserver.days import Days
 from adserver.settings import cores
-from benchmarks import backlog, counting, load
+from benchmarks import backlog, catalogs, counting, load
 from benchmarks.articles import SLOTS, write_articles
 from benchmarks.counting import mint_for
 from benchmarks.load import CONNECTIONS, HOW_TO_GET_WRK, Load, Run, WrongAnswers
@@ -77,6 +79,19 @@ class Bench:
         self._add(figure, f"bare function, same {size} and headers", runs["ours"], runs["bare"], 0.85)
         if nginx:
             self._add(figure, f"nginx, static file of {size} (ceiling)", runs["ours"], runs["nginx"], None)
+
+    def measure_sides(self, rich: Service, small: Service, large: Service) -> None:
+        """Ads of a catalog with everything in use beside a bare function, and of a large one beside a small one."""
+        answer = ask(rich.port, "GET", "/ads/100000?section=business&tag=rates")
+        (self.directory / "snippet").write_bytes(answer.replay())
+        bare = self._bare("answer", str(self.directory / "snippet"))
+        loads = {name: Load("cycle", "/", self.directory / f"{name}-targets") for name in ("rich", "small", "large")}
+        runs = self._race({"ours": (rich.port, loads["rich"]), "bare": (bare, loads["rich"])})
+        figure = "GET /ads/{id}?section=…, goals, targeting, hours and page rules in use"
+        self._add(figure, "bare function, same bytes and headers", runs["ours"], runs["bare"], 0.80)
+        runs = self._race({"ours": (large.port, loads["large"]), "small": (small.port, loads["small"])})
+        figure = "GET /ads/{id}, 10,000 slots and 100,000 line items"
+        self._add(figure, "the same at 18 slots and 30 line items", runs["ours"], runs["small"], 0.90)
 
     def measure_render(self) -> None:
         articles = list(write_articles(_ARTICLES))
@@ -242,6 +257,31 @@ def measure_counting(options: argparse.Namespace, directory: Path) -> None:
     print(table(counting.rows(found)), counting.footnote(found), sep="\n\n", flush=True)
 
 
+def measure_catalogs(options: argparse.Namespace, directory: Path) -> None:
+    with ExitStack() as parts:
+        services = [parts.enter_context(running_service(directory / name)) for name in ("rich", "small", "large")]
+        rich, small, large = services
+        seconds, p99_ms, slowest_ms = catalogs.while_publishing(large, catalogs.made_up(*catalogs.LARGE), progress)
+        catalogs.publish(rich, catalogs.made_up(*catalogs.SMALL, rich=True))
+        catalogs.publish(small, catalogs.made_up(*catalogs.SMALL))
+        time.sleep(3)  # until the pace of the goals is known
+        bench = Bench(rich, directory, options.rounds, options.seconds, parts)
+        for name, slots, query in (
+            ("rich", catalogs.SMALL[0], "?section=business&tag=rates"),
+            ("small", catalogs.SMALL[0], ""),
+            ("large", catalogs.LARGE[0], ""),
+        ):
+            catalogs.write_targets(directory / f"{name}-targets", slots, query=query)
+        bench.measure_sides(rich, small, large)
+        progress("")
+        rows: list[Row | Bound] = [
+            *bench.rows,
+            Bound("publishing 100,000 line items", "seconds until served", seconds, 2),
+            Bound("slowest request meanwhile, ms", f"p99 before: {p99_ms:.1f} ms", slowest_ms, 2 * p99_ms),
+        ]
+        print(table(rows), footnote(bench, time_sync(directory)), sep="\n\n", flush=True)
+
+
 def measure_memory(_: argparse.Namespace, directory: Path) -> None:
     rows: list[Row | Bound] = []
     for kind in ("valkey", "redis") if find_redis() else ("valkey",):
@@ -263,12 +303,13 @@ def measure_outage(options: argparse.Namespace, directory: Path) -> None:
 _PARTS = {
     "http": measure_http,
     "counting": measure_counting,
+    "catalogs": measure_catalogs,
     "memory": measure_memory,
     "backlog": measure_backlog,
     "outage": measure_outage,
 }
 _USUAL = ("http", "counting", "memory")
-_LOADED_BY_WRK = {"http", "counting"}
+_LOADED_BY_WRK = {"http", "counting", "catalogs"}
 
 
 def main(arguments: list[str] | None = None) -> int:

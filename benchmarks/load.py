@@ -30,6 +30,7 @@ request = function()
   return wrk.format("GET", lines[at])  -- behind the last one this is the URL's own path
 end
 """
+_CYCLE = _TARGETS.replace("at = at + 1", "at = at % #lines + 1")
 _BODIES = """
 local requests, at = {}, 0
 init = function(args)
@@ -43,7 +44,7 @@ request = function()
   return requests[at]
 end
 """
-_SCRIPTS = {"plain": _REPORT, "targets": _REPORT + _TARGETS, "bodies": _REPORT + _BODIES}
+_SCRIPTS = {"plain": _REPORT, "targets": _REPORT + _TARGETS, "cycle": _REPORT + _CYCLE, "bodies": _REPORT + _BODIES}
 
 
 class WrongAnswers(Exception):

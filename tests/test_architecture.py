@@ -93,7 +93,7 @@ EDGES = {
     "pacer": "background curves delivered metrics store",
     "caps": "metrics store",
     "readers": "answers",
-    "keeping": "background metrics pacer",
+    "keeping": "background metrics",
     "answering": "answers caps keeping journal metrics pacer readers reload",
     "previews": "answering answers pacer reload store versions",
     "articles": "answering answers metrics previews",

@@ -233,3 +233,25 @@ def test_an_image_under_a_wrong_name_is_not_taken(with_store: Run, server: Serve
             assert await versions.read_asset(store, name) is None
 
     with_store(body)
+
+
+def test_a_large_version_is_kept_in_parts(with_store: Run) -> None:
+    """
+    Thousands of line items come back as they were, in less room than their JSON; damaged they are refused.
+    """
+    many = make.document(*(make.line_item(f"item-{n}", creatives=("loaf",)) for n in range(2_101)))
+    version = Version(number=1, author="ann", at=1.0, note="", document=many)
+    data = versions.encode(version)
+    assert versions.decode(data) == version
+    assert len(data) < len(msgspec.json.encode(version)) / 5
+    for damaged in (data[:-100], data[:50] + b"\0" + data[51:], b"x"):
+        with pytest.raises(StoreRefused, match="cannot read"):
+            versions.decode(damaged)
+
+    async def body(store: Store) -> None:
+        await versions.publish(store, version, {}, 0)
+        assert await versions.read_version(store, 1) == version
+        assert await versions.read_version_at(store, 0.5) is None
+        assert await versions.read_version_at(store, 2.0) == version
+
+    with_store(body)
