@@ -32,6 +32,7 @@ from adserver.model import (
     PageRule,
     Placement,
     Priority,
+    Rotation,
     Slot,
     SlotId,
     Targeting,
@@ -228,6 +229,7 @@ class Catalog:
         "goals",
         "groups",
         "level_3",
+        "measured",
         "placements",
         "slots",
         "version",
@@ -245,6 +247,8 @@ class Catalog:
         self.campaigns = {campaign.id: campaign for campaign in document.campaigns}
         self.week = hours.Week(document.site.time_zone)
         self.goals = tuple(line_item for line_item in document.line_items if line_item.goal)
+        self.measured = tuple(one for one in document.line_items if one.goal or one.rotation is Rotation.OPTIMISED)
+        """The line items whose deliveries deciding goes by."""
         self.caps: Mapping[str, tuple[Limit, ...]] = _limits(document, self.campaigns, self.advertisers)
         creatives = {creative.id: creative for creative in document.creatives}
         items, places = _places(document, self.slots, creatives)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from adserver.catalog import Catalog
 from adserver.days import Days
 from adserver.events import SUSPECT, Type
-from adserver.model import LineItem, Rotation
+from adserver.model import LineItem
 from adserver.pacing import Figures
 from adserver.store import LATE, Store
 
@@ -28,11 +28,6 @@ _FIGURE = {
 
 By = dict[tuple[str, str], Figures]
 """Figures by line item and creative."""
-
-
-def wanted(catalog: Catalog) -> list[LineItem]:
-    """The line items whose figures deciding takes."""
-    return [one for one in catalog.document.line_items if one.goal or one.rotation is Rotation.OPTIMISED]
 
 
 class Delivered:
@@ -80,7 +75,7 @@ class Delivered:
 
     async def refresh(self, store: Store, catalog: Catalog, days: Days, now: float) -> None:
         """Read what may have changed. Raises StoreUnavailable or StoreRefused; then everything is as it was."""
-        line_items = {one.id: one for one in (catalog.document.line_items if self._all else wanted(catalog))}
+        line_items = {one.id: one for one in (catalog.document.line_items if self._all else catalog.measured)}
         today, hour = days.locate(now)
         steady = time.monotonic()
         if line_items != self._wanted or {today - 1, today} != self._hours.keys():

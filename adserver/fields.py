@@ -195,6 +195,8 @@ def parse_url_beginning(value: object) -> str:
             f"is {shown(value)}; expected the beginning of an address, such as '/sport/' or "
             "'https://example.org/sport/', with other letters percent-encoded"
         )
+    if "?" in value or "#" in value:
+        raise ValueError(f"is {shown(value)}; what follows a '?' or '#' is never looked at, it may name a reader")
     return value
 
 

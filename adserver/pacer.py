@@ -107,7 +107,7 @@ class Pacer:
         hour = catalog, int(now // 3600)
         if self._heard and self._earned != hour:
             self._earned = hour
-            mine = [one.id for one in catalog.document.line_items if one.rotation is Rotation.OPTIMISED]
+            mine = [one.id for one in catalog.measured if one.rotation is Rotation.OPTIMISED]
             self.planner.earn({name: self._delivered.creatives(name) for name in mine}, hour[1])
 
     async def _meet(self, store: Store, chances: Chances, now: float) -> dict[str, Chances]:

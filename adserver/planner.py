@@ -172,7 +172,7 @@ class Planner:
     def earn(self, creatives: Mapping[str, Mapping[str, Figures]], hour: int) -> None:
         """Weigh creatives, by line item, by what readers made of them until *hour*."""
         found = {}
-        for line_item in self._catalog.document.line_items if self._catalog else ():
+        for line_item in self._catalog.measured if self._catalog else ():
             if line_item.rotation is Rotation.OPTIMISED:
                 of = creatives.get(line_item.id, {})
                 seen = {name: of.get(name, Figures()) for name in line_item.creatives}

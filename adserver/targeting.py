@@ -5,7 +5,7 @@ satisfies anybody who asks for it, and never offends anybody who avoids it. Word
 """
 
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
 
@@ -17,7 +17,9 @@ PREFERRED = 3.0
 
 
 class Context(Struct, frozen=True):
-    """What is known of a page view. *facts* are `kind=value`, lowercase; *path* and *address* are its URL's."""
+    """What is known of a page view. *facts* are `kind=value`, lowercase; *path* and *address* are its URL's, without
+    what may name a reader: its query and fragment.
+    """
 
     facts: frozenset[str] = frozenset()
     path: str = ""
@@ -51,10 +53,11 @@ def know(
     if not facts and not url:
         return UNKNOWN
     try:
-        path = urlsplit(url).path
+        split = urlsplit(url)
+        path, address = split.path, urlunsplit((*split[:3], "", ""))
     except ValueError:
-        path = ""
-    return Context(frozenset(map(str.lower, facts)), path.lower(), url.lower())
+        path = address = ""
+    return Context(frozenset(map(str.lower, facts)), path.lower(), address.lower())
 
 
 class _Asked(Struct, frozen=True):

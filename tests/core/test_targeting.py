@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from adserver.decide import Filled, Lost, Page, Step, decide
+from adserver.fields import parse_url_beginning
 from adserver.model import LineItem, NoFill, Targeting, Terms
 from adserver.targeting import UNKNOWN, Context, Target, know
 from tests.make import NOON, SLOT, catalog, draws, line_item, problems
@@ -173,3 +174,13 @@ def test_sponsors_whose_hours_never_meet_may_each_have_the_slot() -> None:
     assert problems({**TABLES, "line_item": [mornings, evenings]}) == []
     [one] = problems({**TABLES, "line_item": [mornings, evenings, late]})
     assert "its sponsorships 'b', 'c' run together and promise 200 %" in str(one)
+
+
+def test_a_query_that_may_name_a_reader_is_not_kept() -> None:
+    """
+    Nor a fragment; a booking for one is refused.
+    """
+    found = know(url="https://example.org/Sport/?reader=ann#x")
+    assert (found.path, found.address) == ("/sport/", "https://example.org/sport/")
+    with pytest.raises(ValueError, match="may name a reader"):
+        parse_url_beginning("/sport/?page=2")

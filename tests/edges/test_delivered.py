@@ -8,7 +8,7 @@ import pytest
 from adserver import delivered
 from adserver.catalog import Catalog
 from adserver.days import Days
-from adserver.delivered import Delivered, wanted
+from adserver.delivered import Delivered
 from adserver.events import Event, Type, stored
 from adserver.model import Goal, Measure, Rotation
 from adserver.pacing import Figures
@@ -129,5 +129,5 @@ def test_another_catalog_is_read_for_at_once(with_store: Run) -> None:
         assert found.totals()["paced"] == Figures(viewables=2)
 
     with_store(body)
-    assert [one.id for one in wanted(before)] == []
-    assert [one.id for one in wanted(catalog(line_item("o", rotation=Rotation.OPTIMISED)))] == ["o"]
+    assert before.measured == ()
+    assert [one.id for one in catalog(line_item("o", rotation=Rotation.OPTIMISED)).measured] == ["o"]
