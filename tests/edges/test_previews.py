@@ -1,0 +1,100 @@
+"""A preview of now is what is served next, whatever is booked and asked for; and who may ask for one."""
+
+import asyncio
+import base64
+import random
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adserver.answering import Answering
+from adserver.context import BadQuery
+from adserver.decide import Filled, Page
+from adserver.journal import NoJournal
+from adserver.metrics import Meter
+from adserver.model import Format
+from adserver.previews import Previews
+from adserver.reload import LiveCatalog
+from adserver.targeting import know
+from adserver.token import Mint, parse_keys
+from adserver.versions import Version
+from tests.core.test_page_rules import SLOTS, random_catalog, random_held, random_pace
+
+TOKEN = "a-token-of-the-staff"
+STAFF = [(b"authorization", b"Bearer " + TOKEN.encode())]
+
+
+def serving(seed: int) -> tuple[Answering, Previews, LiveCatalog, random.Random]:
+    """A worker's answering on a random catalog, goals paced at random, and its previews."""
+    draw = random.Random(seed)
+    made = random_catalog(draw)
+    live = LiveCatalog()
+    live.swap(Version(number=1, author="a", at=0.0, note="", document=made.document), made, {})
+    keys = parse_keys(f"1 {'ab' * 32}")
+    answering = Answering(live, NoJournal("none"), Mint(keys, b"12345"), Meter(), "https://ads.example")
+    answering.pacer.planner.pace = random_pace(made, draw)
+    return answering, Previews(live, answering, "unix:///nowhere", TOKEN, "https://ads.example"), live, draw
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 2**32))
+def test_a_preview_of_now_is_what_is_served_next(seed: int) -> None:
+    """
+    Over random catalogs, paces and pages, after any number of views; and looking changes nothing.
+    """
+
+    async def body() -> None:
+        answering, previews, live, draw = serving(seed)
+        slots = [slot for slot in SLOTS if slot in live.current.slots]
+        for _ in range(draw.randrange(5)):
+            answering.answer(answering.edition(), Page((draw.choice(slots),)), answering.now())
+        asks, form = tuple(draw.sample(slots, draw.randint(1, len(slots)))), draw.choice([Format.HTML, Format.AMP])
+        page = Page(asks, form, know(section="sport"), random_held(live.current, draw))
+        moment = await previews.moment(datetime.now(UTC).isoformat(), STAFF)
+        shown = previews.show(moment, page)
+        served = answering.answer(answering.edition(), page, answering.now())
+        assert [one for one, _ in shown] == [one for one, _ in served]
+        for decision, html in shown:
+            assert (b"PREVIEW" in html) == isinstance(decision, Filled)
+            assert b"/i/" not in html
+            assert b"/c/" not in html
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        (b"Bearer " + TOKEN.encode(), True),
+        (b"bearer " + TOKEN.encode(), True),
+        (b"Basic " + base64.b64encode(b"anybody:" + TOKEN.encode()), True),
+        (b"Basic " + base64.b64encode(TOKEN.encode()), False),
+        (b"Bearer " + TOKEN.encode() + b"x", False),
+        (b"Bearer", False),
+        (b"", False),
+    ],
+)
+def test_only_the_token_opens(given: bytes, allowed: bool) -> None:
+    """
+    As a Bearer token or as a password with any name; anything else is refused with 403.
+    """
+    _, previews, _, _ = serving(1)
+    assert previews.allows([(b"authorization", given)]) is allowed
+    if not allowed:
+        with pytest.raises(BadQuery) as caught:
+            asyncio.run(previews.moment("2026-03-10T09:00", [(b"authorization", given)]))
+        assert caught.value.status == 403
+
+
+def test_while_the_store_is_away_only_now_can_be_seen() -> None:
+    """
+    Another instant is 503, in words.
+    """
+    _, previews, _, _ = serving(1)
+    later = datetime.fromtimestamp(time.time() + 3600, UTC).isoformat()
+    with pytest.raises(BadQuery, match="while the store is away") as caught:
+        asyncio.run(previews.moment(later, STAFF))
+    assert caught.value.status == 503
