@@ -104,7 +104,7 @@ class Worker:
         kept_mb, per_second = settings.receipt_mb, settings.receipts_per_second
         keeper = Keeper(settings.receipts, settings.receipt_days, kept_mb * 1_000_000, per_second)
         answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps, keeper)
-        previews = Previews(live, answering, settings.store_url, read_staff_token(settings), settings.base_url)
+        previews = Previews(live, answering, settings.store_url, read_staff_token(settings, keys), settings.base_url)
         delivery = Delivery(answering, self._responses, settings.allowed_origins.split(), previews)
         articles = Articles(answering, self._responses, self._meter, previews)
         listed = _address_file(settings)

@@ -36,12 +36,18 @@ def staff_token_path(settings: Settings) -> Path:
     return Path(settings.staff_token_file) if settings.staff_token_file else settings.data / "staff-token"
 
 
-def read_staff_token(settings: Settings) -> str:
-    """The token that previews need, made with mode 0600 at the first start. Raises BadSecret."""
+def read_staff_token(settings: Settings, keys: Keys) -> str:
+    """The token that previews need: of ADSERVER_STAFF_TOKEN_FILE, else one that follows from the signing keys, so that
+    all who share these have the same; it is written to DATA_DIR/staff-token for people to read. Raises BadSecret.
+    """
     path = staff_token_path(settings)
     try:
         if not settings.staff_token_file:
-            _create_once(path, secrets.token_urlsafe(24))
+            token = keys.salt(b"staff").hex()[:32]
+            if not path.exists() or path.read_text(encoding="ascii", errors="replace").strip() != token:
+                path.unlink(missing_ok=True)
+                _create_once(path, token)
+            return token
         if path.stat().st_mode & 0o007:
             raise BadSecret(f"{path} can be read or written by everybody on this machine; run: chmod 600 {path}")
         token = path.read_text(encoding="ascii").strip()

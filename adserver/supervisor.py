@@ -141,8 +141,7 @@ def _serve(settings: Settings) -> None:
     from adserver.address_file import AddressFile
     from adserver.secret import read_keys, read_staff_token
 
-    read_keys(settings)
-    read_staff_token(settings)
+    read_staff_token(settings, read_keys(settings))
     if settings.address_list_file:
         AddressFile(Path(settings.address_list_file)).read()
     config = _uvicorn(settings)

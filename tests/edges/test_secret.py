@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adserver.secret import BadSecret, read_keys
+from adserver.secret import BadSecret, read_keys, read_staff_token
 from adserver.settings import Settings
+from adserver.token import parse_keys
 
 ROOT = Path(__file__).parent.parent.parent
 LINE = f"7 {'ab' * 32}\n"
@@ -109,3 +110,42 @@ def test_a_data_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None
     """
     with pytest.raises(BadSecret, match="No such file"):
         read_keys(settings_for(tmp_path / "missing"))
+
+
+def test_the_staff_token_follows_from_the_keys(tmp_path: Path) -> None:
+    """
+    The same for all who share them, another after they are rotated; the file shows it, to its owner alone.
+    """
+    settings, other = Settings(data_dir=str(tmp_path / "a")), Settings(data_dir=str(tmp_path / "b"))
+    for one in (settings, other):
+        Path(one.data_dir).mkdir()
+    keys = parse_keys(f"1 {'ab' * 32}")
+    token = read_staff_token(settings, keys)
+    assert token == read_staff_token(other, keys) == read_staff_token(settings, keys)
+    path = tmp_path / "a" / "staff-token"
+    assert path.read_text().strip() == token
+    assert path.stat().st_mode & 0o777 == 0o600
+    rotated = read_staff_token(settings, parse_keys(f"2 {'cd' * 32}"))
+    assert rotated != token
+    assert path.read_text().strip() == rotated
+    assert "ab" * 4 not in token
+
+
+def test_a_staff_token_of_ones_own(tmp_path: Path) -> None:
+    """
+    It is taken as it is; one that is short, has blanks, or that everybody can read is refused in words.
+    """
+    path, keys = tmp_path / "token", parse_keys(f"1 {'ab' * 32}")
+    settings = Settings(data_dir=str(tmp_path), staff_token_file=str(path))
+    with pytest.raises(BadSecret, match="cannot be read"):
+        read_staff_token(settings, keys)
+    path.write_text("our-own-token-of-2026\n")
+    path.chmod(0o644)
+    with pytest.raises(BadSecret, match="chmod 600"):
+        read_staff_token(settings, keys)
+    path.chmod(0o600)
+    assert read_staff_token(settings, keys) == "our-own-token-of-2026"
+    for wrong in ("short", "with a blank in the middle", "ünïcödé-token-here-it-is"):
+        path.write_text(wrong, encoding="utf-8")
+        with pytest.raises(BadSecret, match="expected"):
+            read_staff_token(settings, keys)
