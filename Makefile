@@ -5,17 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench torture lock clean
+.PHONY: help run test check format screenshots bench torture lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp ## install, start on the sample configuration, print the addresses to open
 	$(BIN)/adserver serve
 
 test: $(VENV)/dev.stamp ## install everything and run all tests
 	tools/install-system-programs
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	tools/fetch-amp-validator $(VENV)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp ## formatting, lint, strict types, and the sample configuration
 	$(BIN)/ruff format --check .
@@ -26,6 +27,11 @@ check: $(VENV)/dev.stamp ## formatting, lint, strict types, and the sample confi
 format: $(VENV)/dev.stamp ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+screenshots: $(VENV)/dev.stamp ## a picture of every page of the console, light and dark, at a desk and on a phone, in var/screenshots
+	tools/install-system-programs
+	mkdir -p var/screenshots
+	ADSERVER_SCREENSHOTS=var/screenshots $(BIN)/python -m pytest tests/console/test_stories.py -k every_page
 
 bench: $(VENV)/dev.stamp ## print the speed table, each figure beside its baseline
 	tools/install-system-programs

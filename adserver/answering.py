@@ -6,7 +6,7 @@ before its answer leaves; a request that cannot be journalled is answered all th
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -19,6 +19,7 @@ from adserver.catalog import Ad, Catalog
 from adserver.context import Query
 from adserver.days import Days
 from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide
+from adserver.documents import Document
 from adserver.errors import JournalUnavailable
 from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
 from adserver.explain import Explanation, explain
@@ -28,10 +29,11 @@ from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
 from adserver.pacer import Pacer
 from adserver.pacing import Pace
-from adserver.readers import Readers
+from adserver.readers import Readers, agrees
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
-from adserver.token import Mint
+from adserver.targeting import UNKNOWN, Context, withheld, withhold
+from adserver.token import Mint, Token
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def _steady() -> float:
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
-_SERVED, _UNFILLED = int(Type.SERVED), int(Type.UNFILLED)
+_SERVED, _UNFILLED, _LOAD = int(Type.SERVED), int(Type.UNFILLED), int(Type.LOAD)
 _EMAIL = Format.EMAIL
 _CLICK = 1 << TOKEN_BIT[Type.CLICK]
 _SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
@@ -82,6 +84,15 @@ class Ready(Struct, frozen=True):
     filled: Both
 
 
+class Empty(Struct, frozen=True):
+    """What leaving a slot empty for one reason takes: what stands there, how it is journalled, the metrics."""
+
+    body: bytes
+    subject: bytes
+    reason: int
+    unfilled: Both
+
+
 class _Requests(dict[int, Any]):
     """The metric of each slot's requests, found when it is first asked for: a large catalog has thousands."""
 
@@ -97,14 +108,21 @@ class Edition:
         self.catalog = catalog
         self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
         self.pages = {
-            b"/ads/%d" % slot: Page((SlotId(slot),)) for slot in catalog.slots if slot not in catalog.about_readers
+            b"/ads/%d" % slot: Page((SlotId(slot),), context=self.unasked((SlotId(slot),)))
+            for slot in catalog.slots
+            if slot not in catalog.about_readers
         }
-        self.asks = find_asks(catalog)
+        self.asks = find_asks(catalog.document)
         self._plain = len(self.pages)
         self.requests = _Requests()
         self._filled: dict[int, Both] = {}
         self._public_url = public_url
         self._ready: dict[tuple[bytes, str, bool], Ready] = {}
+        self._empty: dict[tuple[int, str, str, bool], Empty] = {}
+
+    def unasked(self, asks: Iterable[SlotId | Group], context: Context = UNKNOWN) -> Context:
+        """*context* of a page whose reader has consented to nothing, as far as that matters to what it asks for."""
+        return context if self.catalog.third_party.isdisjoint(slots_of(asks)) else withhold(context)
 
     def ready(self, ad: Ad, form: str, eager: bool) -> "Ready":  # noqa: FBT001
         """What serving *ad* takes; *form* is a Format's value, because hashing the member is slow."""
@@ -120,6 +138,16 @@ class Edition:
             found = self._ready[key] = Ready(snippet, ask, ad.name, filled)
         return found
 
+    def empty(self, slot: SlotId, reason: NoFill, form: str, own: bool) -> Empty:  # noqa: FBT001
+        """What leaving *slot* empty takes; *form* is a Format's value. *own*: without another party's markup."""
+        key = slot, reason.value, form, own
+        found = self._empty.get(key)
+        if found is None:
+            body = render_empty(self.catalog.slots[slot], Format(form), own=own)
+            counters = Both(self.requests[slot], metrics.UNFILLED.labels(reason.value))
+            found = self._empty[key] = Empty(body, slot_subject(slot), _REASON_NUMBER[reason], counters)
+        return found
+
     def remember(self, target: bytes, page: Page) -> None:
         """Have a target with a query answered as quickly as one without, from now on."""
         if len(self.pages) - self._plain >= _REMEMBERED:
@@ -127,21 +155,28 @@ class Edition:
                 del self.pages[old]
         self.pages[target] = page
 
-    def max_age(self, slot: SlotId, now: float) -> int:
-        """Whole seconds until something else may show in *slot*, at most an hour."""
-        change = self.catalog.next_change(slot, now)
+    def max_age(self, ask: SlotId | Group, now: float) -> int:
+        """Whole seconds until something else may show there, at most an hour."""
+        change = min(self.catalog.next_change(slot, now) for slot in slots_of((ask,)))
         return LONGEST_MAX_AGE_S if change == inf else max(0, min(LONGEST_MAX_AGE_S, int(change - now)))
 
 
-def find_asks(catalog: Catalog) -> Asks:
+def find_asks(document: Document) -> Asks:
     """What each shortcode asks for, by its name and its id: a closed list, so that no id is ever parsed."""
-    asks: Asks = {("the_ad", str(slot)): SlotId(slot) for slot in catalog.slots}
-    asks |= {("the_ad_group", group.id): group for group in catalog.document.groups}
-    for placement in catalog.document.placements:
-        target = catalog.groups[placement.group] if placement.group else placement.slot
+    groups = {group.id: group for group in document.groups}
+    asks: Asks = {("the_ad", str(slot.id)): slot.id for slot in document.slots}
+    asks |= {("the_ad_group", id_): group for id_, group in groups.items()}
+    for placement in document.placements:
+        target = groups[placement.group] if placement.group else placement.slot
         if target is not None:
             asks["the_ad_placement", placement.id] = target
     return asks
+
+
+def read_id(asks: Asks, text: str) -> SlotId | Group | None:
+    """What an id of a page call asks for: a slot by its number, `group:side-rail` or `placement:article-middle`."""
+    table, colon, name = text.partition(":")
+    return asks.get((f"the_ad_{table}", name) if colon else ("the_ad", text))
 
 
 class Answering:
@@ -169,20 +204,27 @@ class Answering:
         self._counters: dict[int | str, int] = {}
         self.pacer = Pacer(self._counters)
         self._planner = self.pacer.planner
-        self._unfilled = {reason: metrics.UNFILLED.labels(reason.value) for reason in NoFill}
+        self._unknown = metrics.UNFILLED.labels(NoFill.UNKNOWN_SLOT.value)
         self._latest = 0.0
         self._ahead = time.time() - _steady()
         self._frozen_day: int | None = None
         self.jump_s = 0.0
         """Seconds the wall clock has jumped since this worker began; 0 while it goes like the steady one."""
+        self._coming: Edition | None = None
+        live.preparing.append(self._prepare)
         self._renew()
 
     def write_to(self, journal: Ledger) -> None:
         """The worker goes on in another journal: see `turnover`."""
         self._journal = journal
 
+    def _prepare(self, catalog: Catalog) -> None:
+        self._coming = Edition(catalog, self._public_url)
+
     def _renew(self) -> None:
-        self._edition = Edition(self._live.current, self._public_url)
+        coming, self._coming = self._coming, None
+        current = self._live.current
+        self._edition = coming if coming and coming.catalog is current else Edition(current, self._public_url)
         self._days = Days(self._live.current.document.site.time_zone)
 
     def edition(self) -> Edition:
@@ -236,31 +278,21 @@ class Answering:
 
     def answer(self, edition: Edition, page: Page, now: float) -> list[tuple[Decision, bytes]]:
         """Decide *page*, and count and render each of its decisions. The first ad loads at once, the others lazily."""
+        if len(page.asks) == 1 and not isinstance(slot := page.asks[0], Group):
+            return [self._answer_alone(edition, page, slot, now)]
         day, hour = self._locate(now)
         planner, draws = self._planner, PageDraws(self._counters)
         decisions = decide(edition.catalog, now, page, draws, planner.pace)
         self.pacer.last_page = page
         form, ready = page.format.value, edition.ready
-        if len(decisions) == 1 and isinstance(alone := decisions[0], Filled):
-            made = self._serve_alone(ready(alone.ad, form, True), now, day, hour)  # noqa: FBT003
-            if self._keeper:
-                mint = self._mint
-                keys = [alone.ad.key]
-                self._keeper.note(
-                    now, edition.catalog.version, page, draws, planner, mint.issuer, mint.next_serial - 1, keys
-                )
-            if alone.ad.line_item.goal is not None:
-                planner.note(alone.ad.line_item.id)
-            return [(alone, made)]
         served: list[Ready] = []
         for decision in decisions:
             if isinstance(decision, Filled):
                 served.append(ready(decision.ad, form, not served))
         snippets = self._serve(served, now, day, hour)
-        if served and self._keeper:
-            mint = self._mint
+        if served and self._keeper and (mint := self._mint).next_serial > self._keeper.due:
             first, keys = mint.next_serial - len(served), [one.ask[0] for one in served]
-            self._keeper.note(now, edition.catalog.version, page, draws, planner, mint.issuer, first, keys)
+            self._keeper.note(now, edition.catalog, page, draws, planner, mint.issuer, first, keys)
         if edition.catalog.goals:
             for decision in decisions:
                 if isinstance(decision, Filled) and decision.ad.line_item.goal is not None:
@@ -274,21 +306,68 @@ class Answering:
         ]
 
     async def decide_for(
-        self, edition: Edition, asks: tuple[SlotId | Group, ...], query: Query, scope: Scope
+        self, catalog: Catalog, asks: tuple[SlotId | Group, ...], query: Query, scope: Scope
     ) -> tuple[Page, bytes]:
         """The page that a delivery call asks for, and its reader; empty when nobody may know.
 
         Waits for the store where something capped may show to a known reader, and 15 ms at most.
         """
-        slots = [member.slot for ask in asks if isinstance(ask, Group) for member in ask.slots]
-        slots += [ask for ask in asks if not isinstance(ask, Group)]
-        context = query.context
-        if not edition.catalog.about_readers.isdisjoint(slots):
-            context = self._readers.context(query, scope)
+        context = self.context_of(catalog, asks, query, scope)
         if not query.reader or not (reader := self._readers.key(query, scope["headers"])):
             return Page(asks, query.format, context), b""
-        held = await self._caps.look(edition.catalog, slots, reader, self.now())
-        return Page(asks, query.format, context, held), reader
+        held = await self._caps.look(catalog, slots_of(asks), reader, self.now())
+        if held is None:
+            return Page(asks, query.format, context), reader
+        return Page(asks, query.format, context, held.line_items, held.left), reader
+
+    def context_of(self, catalog: Catalog, asks: tuple[SlotId | Group, ...], query: Query, scope: Scope) -> Context:
+        """What is known of the page, and of its reader's device, country and consent where that may matter."""
+        slots = slots_of(asks)
+        asked = not catalog.about_readers.isdisjoint(slots)
+        context = self._readers.context(query, scope) if asked else query.context
+        if catalog.third_party.isdisjoint(slots) or agrees(query, scope["headers"]):
+            return context
+        return withhold(context)
+
+    def date(self, now: float) -> str:
+        """The newsroom's date, such as 2026-03-10."""
+        return Days.date(self._locate(now)[0]).isoformat()
+
+    def answer_letter(
+        self, edition: Edition, places: Sequence[tuple[Decision, bytes]], now: float
+    ) -> list[tuple[Decision, bytes]]:
+        """Count and render what was decided for a newsletter's *places*, each with the path of its addresses."""
+        day, hour = self._locate(now)
+        form = _EMAIL.value
+        found: list[tuple[Decision, bytes]] = []
+        served: list[Ready] = []
+        for decision, path in places:
+            if isinstance(decision, Filled):
+                ready = edition.ready(decision.ad, form, True)  # noqa: FBT003
+                served.append(ready)
+                found.append((decision, path.join(ready.snippet)))
+            else:
+                page = Page((decision.slot,), _EMAIL)
+                found.append((decision, self._leave_empty(edition, decision, page, now, day, hour)))
+        self._count_served(served, now, day, hour)
+        return found
+
+    def note_load(self, ad: Ad, now: float) -> None:
+        """A newsletter's picture was fetched: safe from a killed worker, as what is served; nobody waits for more."""
+        day, hour = self._locate(now)
+        journal = self._journal
+        try:
+            journal.name(ad.key, ad.name)
+            journal.append(_LOAD, 0, day, hour, NO_ISSUER, 0, ad.key, now)
+        except JournalUnavailable as error:
+            self._note_uncounted(error)
+        self._meter.add(metrics.LOADS)
+
+    def mint_click(self, ad: Ad, now: float) -> Token:
+        """A token for one click of a link that all readers share: it is used where it is made."""
+        day, _ = self._locate(now)
+        issuer, serial, _ = self._mint.tokens([(ad.key, _CLICK)], day, now)
+        return Token(_CLICK, day, int(now) // 60, issuer, serial, ad.key)
 
     def remember(self, edition: Edition, decisions: Iterable[Decision], reader: bytes) -> None:
         """What *reader* was shown counts towards caps."""
@@ -306,14 +385,27 @@ class Answering:
 
     def explain(self, edition: Edition, page: Page) -> list[Explanation]:
         """Why `answer` would decide *page* as it would next; counts nothing."""
-        return explain(edition.catalog, self.now(), page, PageDraws(dict(self._counters)), self._planner.pace)
+        return self.explain_at(edition.catalog, self.now(), page, self._planner.pace)
+
+    def explain_at(self, catalog: Catalog, at: float, page: Page, pace: Pace) -> list[Explanation]:
+        """Why `decide_at` would decide as it would; counts nothing."""
+        return explain(catalog, at, page, PageDraws(dict(self._counters)), pace)
 
     def note_unknown(self) -> None:
         """A number anybody can invent was asked for: counted under its reason alone."""
-        self._meter.add(self._unfilled[NoFill.UNKNOWN_SLOT])
+        self._meter.add(self._unknown)
 
-    def _serve_alone(self, ready: Ready, now: float, day: int, hour: int) -> bytes:
-        """As `_serve` for one ad: most requests, and twice as quick."""
+    def _answer_alone(self, edition: Edition, page: Page, slot: SlotId, now: float) -> tuple[Decision, bytes]:
+        """As `answer` for one slot: most requests, and twice as quick."""
+        day, hour = self._locate(now)
+        planner, counters = self._planner, self._counters
+        n = counters[slot] = counters.get(slot, -1) + 1
+        draws: dict[int | str, int] = {slot: n}
+        [decision] = decide(edition.catalog, now, page, draws, planner.pace)
+        self.pacer.last_page = page
+        if not isinstance(decision, Filled):
+            return decision, self._leave_empty(edition, decision, page, now, day, hour)
+        ready = edition.ready(decision.ad, page.format.value, True)  # noqa: FBT003
         journal, mint, (key, allowed) = self._journal, self._mint, ready.ask
         token = mint.token(key, day, now, allowed)
         try:
@@ -323,9 +415,19 @@ class Answering:
         except JournalUnavailable as error:
             self._note_uncounted(error)
         self._meter.add(ready.filled)
-        return token.join(ready.snippet)
+        if self._keeper and mint.next_serial > self._keeper.due:
+            serial = mint.next_serial - 1
+            self._keeper.note(now, edition.catalog, page, draws, planner, mint.issuer, serial, [key])
+        if decision.ad.line_item.goal is not None:
+            planner.note(decision.ad.line_item.id)
+        return decision, token.join(ready.snippet)
 
     def _serve(self, served: list[Ready], now: float, day: int, hour: int) -> list[bytes]:
+        tokens = self._count_served(served, now, day, hour)
+        return [token.join(ready.snippet) for token, ready in zip(tokens, served, strict=True)]
+
+    def _count_served(self, served: list[Ready], now: float, day: int, hour: int) -> list[bytes]:
+        """Journal and meter each, under a token of its own."""
         if not served:
             return []
         journal, add = self._journal, self._meter.add
@@ -340,17 +442,16 @@ class Answering:
             self._note_uncounted(error, len(served) - (journal.written - before))
         for ready in served:
             add(ready.filled)
-        return [token.join(ready.snippet) for token, ready in zip(tokens, served, strict=True)]
+        return tokens
 
     def _leave_empty(self, edition: Edition, decision: Unfilled, page: Page, now: float, day: int, hour: int) -> bytes:
-        self._meter.add(self._unfilled[decision.reason])
-        self._meter.add(edition.requests[decision.slot])
-        subject, reason = slot_subject(decision.slot), _REASON_NUMBER[decision.reason]
+        empty = edition.empty(decision.slot, decision.reason, page.format.value, withheld(page.context))
+        self._meter.add(empty.unfilled)
         try:
-            self._journal.append(_UNFILLED, reason, day, hour, NO_ISSUER, 0, subject, now)
+            self._journal.append(_UNFILLED, empty.reason, day, hour, NO_ISSUER, 0, empty.subject, now)
         except JournalUnavailable as error:
             self._note_uncounted(error)
-        return render_empty(edition.catalog.slots[decision.slot], page.format)
+        return empty.body
 
     def _note_uncounted(self, error: JournalUnavailable, n: int = 1) -> None:
         self._journal.failure = self._journal.failure or str(error)
@@ -360,3 +461,8 @@ class Answering:
 def _allowed(ad: Ad, form: Format) -> int:
     """Which events the token may stand for. A mail's image loads are no impressions; a click needs a destination."""
     return (_CLICK if ad.creative.click_url else 0) | (0 if form is _EMAIL else _SEEN)
+
+
+def slots_of(asks: Iterable[SlotId | Group]) -> list[SlotId]:
+    """Every slot that may answer."""
+    return [slot for ask in asks for slot in ([one.slot for one in ask.slots] if isinstance(ask, Group) else [ask])]

@@ -1,6 +1,6 @@
 """Answers and request bodies, as raw ASGI messages: what every delivery and tracking route shares."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -39,8 +39,12 @@ TITLES = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    409: "Conflict",
+    412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
+    422: "Unprocessable content",
+    428: "Precondition required",
     500: "Internal error",
     503: "Try again",
 }
@@ -107,8 +111,11 @@ async def read_body(receive: Receive, headers: Headers, most: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The same problem answer for routes that Starlette serves."""
+def problem_response(
+    status: int, detail: str, headers: dict[str, str] | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
+    """The same problem answer for routes that Starlette serves. *more* is what programs may want beside the words."""
     body = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    body |= more or {}
     plain = {"cache-control": "no-store", "x-content-type-options": "nosniff", **(headers or {})}
     return Response(msgspec.json.encode(body), status, plain, media_type="application/problem+json")

@@ -27,9 +27,14 @@ from adserver.archive import open_book
 from adserver.articles import Articles
 from adserver.background import Loop, follow_parent, running, wait_for_any
 from adserver.caps import Caps
+from adserver.chosen import Chosen
 from adserver.closing import Closer
 from adserver.condition import Condition
 from adserver.confirm import Confirmer
+from adserver.console.routes import routes
+from adserver.console.signin import open_provider
+from adserver.console.sums import Sums
+from adserver.console.web import Tools
 from adserver.days import Days
 from adserver.direct import Direct
 from adserver.errors import JournalUnavailable, StoreRefused, StoreUnavailable
@@ -39,6 +44,8 @@ from adserver.http_speed import AT_ONCE, AtOnce, Outbox
 from adserver.invalid import Judge
 from adserver.journal import Journal, create_journal
 from adserver.keeping import Keeper
+from adserver.letters import Letters
+from adserver.loader import Loader
 from adserver.methodology import Methodology
 from adserver.metrics import Meter
 from adserver.neighbours import beat
@@ -58,7 +65,8 @@ from adserver.turnover import InUse
 
 log = logging.getLogger(__name__)
 
-_OPS = ("/metrics", "/readyz", "/openapi.json", "/api/")
+_OPS = ("/metrics", "/readyz", "/openapi.json", "/api/report", "/api/explain/")
+"""What asks nobody who they are and is not for readers. The rest of `/api` asks, and stays where the console is."""
 
 
 class Worker:
@@ -71,6 +79,7 @@ class Worker:
         self._delivery: Delivery | None = None
         self._articles: Articles | None = None
         self._tracking: Tracking | None = None
+        self._letters: Letters | None = None
         self._detour_told = float("-inf")
         self._forwarded = Forwarded(settings.trusted_proxies.split())
         self._pages = Starlette(
@@ -101,15 +110,20 @@ class Worker:
         readers = Readers(keys.salt(b"reader"), settings.country_header, file)
         caps = Caps(settings.store_url)
         mint = Mint(keys, journal.issuer)
-        kept_mb, per_second = settings.receipt_mb, settings.receipts_per_second
-        keeper = Keeper(settings.receipts, settings.receipt_days, kept_mb * 1_000_000, per_second)
+        room, per_second = settings.receipt_bytes, settings.receipts_per_second
+        keeper = Keeper(settings.receipts, settings.receipt_days, room, per_second)
         answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps, keeper)
         previews = Previews(live, answering, settings.store_url, read_staff_token(settings, keys), settings.base_url)
-        delivery = Delivery(answering, self._responses, settings.allowed_origins.split(), previews)
-        articles = Articles(answering, self._responses, self._meter, previews)
         listed = _address_file(settings)
         await listed.look()
         judge = Judge(settings.staff, listed, settings.rate_per_minute)
+        tracking = Tracking(
+            live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct, answering.pacer.ages.note
+        )
+        chosen = Chosen(settings.store_url)
+        letters = Letters(live, answering, self._responses, tracking, chosen, settings.data / "assets")
+        delivery = Delivery(answering, self._responses, settings.allowed_origins.split(), previews, letters)
+        articles = Articles(answering, self._responses, self._meter, previews, letters)
         condition = Condition(settings.journals, shipper)
         health = Health(
             settings,
@@ -122,11 +136,14 @@ class Worker:
             listed,
             lambda: answering.jump_s,
             condition,
+            lambda: answering.pacer.trouble,
         )
         site = Site(settings, live, articles, previews)
-        pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed), delivery))
-        tracking = Tracking(live, journal, keys, self._meter, Seen(_seen_path()), judge, confirmer, direct)
-        self._delivery, self._articles, self._tracking = delivery, articles, tracking
+        sums = Sums(book)
+        pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed), delivery, Loader()))
+        tools = Tools(settings, live, answering, previews, articles, sums, open_provider(settings))
+        pages.router.routes.extend(routes(tools))
+        self._delivery, self._articles, self._tracking, self._letters = delivery, articles, tracking, letters
         loops: list[Loop] = [
             partial(follow_loop, live, settings),
             partial(_watch_clock, answering, live),
@@ -138,6 +155,7 @@ class Worker:
             direct.run,
             condition.follow,
             keeper.run,
+            partial(sums.follow, settings.store_url, lambda: Days(live.current.document.site.time_zone)),
         ]
         if shipper and confirmer and isinstance(journal, Journal):
             zone = lambda: Days(live.current.document.site.time_zone)  # noqa: E731
@@ -161,6 +179,7 @@ class Worker:
         finally:
             self._meter.flush()
             await caps.close()
+            await chosen.close()
             await in_use.close()
             if shipper:
                 log.info("stopped: %r, %d events left to count", in_use.journal, shipper.waiting())
@@ -176,6 +195,8 @@ class Worker:
                 await self._delivery.ad(scope, send)
             elif path[:3] in _TRACKING and self._tracking:
                 await self._tracking(scope, receive, send)
+            elif path.startswith(b"/e/") and self._letters:
+                await self._letters(scope, send)
             elif path == b"/render" and self._articles:
                 await self._articles.render(scope, receive, send)
             elif path == b"/ads":
@@ -242,10 +263,12 @@ class Worker:
 _TRACKING = frozenset(prefix.encode() for prefix in ROUTES)
 
 
-def _routes(health: Health, site: Site, methodology: Methodology, delivery: Delivery) -> list[Route]:
+def _routes(health: Health, site: Site, methodology: Methodology, delivery: Delivery, loader: Loader) -> list[Route]:
     return [
         Route("/", site.sample_page),
         Route("/sample/{name}", site.sample_file),
+        Route("/loader.js", loader.file),
+        Route("/loader.css", loader.file),
         Route("/favicon.ico", site.favicon),
         Route("/assets/{name}", site.asset),
         Route("/methodology", methodology.page),
@@ -356,7 +379,7 @@ class AccessLog:
             "ms": round((time.perf_counter() - began) * 1000, 2),
             "client": logs.truncate(scope["client"][0]) if scope["client"] else "-",
         }
-        log.info("%s %s", scope["method"], scope["path"], extra=facts)
+        log.info("%s %s", scope["method"], logs.hide(scope["path"]), extra=facts)
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)

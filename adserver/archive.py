@@ -181,6 +181,14 @@ class Book:
             self._known[day] = names[0]
         return self._page(self._known[day]) if day in self._known else None
 
+    def look(self, day: int) -> Closed | None:
+        """A closed day, read for once and not kept in memory; None for an open one."""
+        names = self._names("day").get(day)
+        page = parse_page(self._get(names[0])) if names else None
+        if names and page is None:
+            raise ArchiveUnavailable(f"{self.place}: {names[0]} is no page of this version")
+        return page
+
     def raw(self, day: int) -> bytes:
         """A closed day's page as it is written down."""
         if self.read(day) is None:

@@ -1,12 +1,12 @@
 """`POST /render`: an article with each ad shortcode replaced by its snippet, all decided as one page."""
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 
 from msgspec import Struct
 
 from adserver import metrics, repair
-from adserver.answering import LONGEST_MAX_AGE_S, Answering, Asks, Edition, find_asks
+from adserver.answering import LONGEST_MAX_AGE_S, Answering, Asks, Edition, find_asks, slots_of
 from adserver.answers import (
     NO_STORE,
     NOSNIFF,
@@ -21,13 +21,15 @@ from adserver.answers import (
     wire,
 )
 from adserver.context import MOST_IDS, PLAIN, BadQuery, Query, parse_query
-from adserver.decide import Filled, Page
+from adserver.decide import Decision, Filled, Page
+from adserver.documents import Document
+from adserver.letters import Letters
 from adserver.metrics import Meter
 from adserver.model import Format, Group, SlotId
 from adserver.previews import Moment, Previews
 from adserver.render import render_placeholder
 from adserver.shortcode import Shortcode
-from adserver.targeting import Context
+from adserver.targeting import UNKNOWN, Context
 
 MOST_BYTES = 2 * 1024 * 1024
 _REMEMBERED = 256
@@ -66,13 +68,26 @@ class Plan(Struct, frozen=True):
 def _plan(article: Article, known: Asks, form: Format, edition: Edition | None = None) -> Plan:
     asks = [known.get((code.name, _id(code))) for code in article.codes]
     unknown = [code for code, ask in zip(article.codes, asks, strict=True) if ask is None]
+    found = tuple(ask for ask in asks if ask is not None)
     return Plan(
         edition,
-        Page(tuple(ask for ask in asks if ask is not None), form),
+        Page(found, form, edition.unasked(found) if edition else UNKNOWN),
         tuple(2 * number + 1 for number, ask in enumerate(asks) if ask is not None),
         _presentable(unknown),
         len(unknown),
     )
+
+
+def slots_asked(article: Article, document: Document) -> set[int]:
+    """The slots that may answer the article's shortcodes, those of groups as well."""
+    return set(slots_in_turn(article, document))
+
+
+def slots_in_turn(article: Article, document: Document) -> list[int]:
+    """The same, each once, in the article's order."""
+    known = find_asks(document)
+    asks = (known.get((code.name, _id(code))) for code in article.codes)
+    return list(dict.fromkeys(slots_of(ask for ask in asks if ask is not None)))
 
 
 def prepare(article: repair.Article) -> Article:
@@ -97,8 +112,14 @@ class Articles:
     """The article route of one worker."""
 
     def __init__(
-        self, answering: Answering, responses: Responses, meter: Meter, previews: Previews | None = None
+        self,
+        answering: Answering,
+        responses: Responses,
+        meter: Meter,
+        previews: Previews | None = None,
+        letters: Letters | None = None,
     ) -> None:
+        self._letters = letters
         self._previews = previews
         self._answering = answering
         self._responses = responses
@@ -115,8 +136,8 @@ class Articles:
             media = _media_type(scope["headers"])
             article = self._parse(await read_body(receive, scope["headers"], MOST_BYTES), mend=query.repair)
             if query.at and self._previews:
-                moment = await self._previews.moment(query.at, scope["headers"])
-                body = self.preview(moment, article, query)
+                moment = await self._previews.moment(query.at, scope["headers"], partial(slots_asked, article))
+                body = await self.preview(moment, article, query, scope)
                 headers = [(b"content-type", media), NO_STORE, NOSNIFF, moment.header, length(body)]
                 await self._responses.send(send, "render", 200, headers, body)
                 return
@@ -125,8 +146,14 @@ class Articles:
             return
         edition = self._answering.edition()
         asks = article.plan_for(edition, query.format).page.asks
-        page, reader = await self._answering.decide_for(edition, asks, query, scope)
-        body, headers = self._answer(article, query.format, media, page, reader)
+        if query.format is Format.EMAIL and self._letters:
+            plan = article.plan_for(edition, query.format)
+            filling = self._put(article, plan, await self._letters.fill(edition, asks, query))
+        else:
+            page, reader = await self._answering.decide_for(edition.catalog, asks, query, scope)
+            filling = self.fill(article, query.format, page, reader)
+        body, headers = self._answer(article, query.format, media, filling)
+        headers.append((b"adserver-max-age", b"%d" % self._max_age(edition, asks)))
         await self._responses.send(send, "render", 200, headers, body)
 
     def at_once(self, headers: Headers, body: bytes) -> tuple[int, bytes] | None:
@@ -138,14 +165,11 @@ class Articles:
             article = self._parse(body, mend=True)
         except BadQuery:
             return None
-        body, said = self._answer(article, Format.HTML, media)
+        body, said = self._answer(article, Format.HTML, media, self.fill(article, Format.HTML))
         self._responses.note("render", 200)
         return 200, wire(said, body)
 
-    def _answer(
-        self, article: Article, form: Format, media: bytes, page: Page | None = None, reader: bytes = b""
-    ) -> tuple[bytes, Headers]:
-        filling = self.fill(article, form, page, reader)
+    def _answer(self, article: Article, form: Format, media: bytes, filling: Filling) -> tuple[bytes, Headers]:
         headers: Headers = [
             (b"content-type", media),
             keep_for(filling.max_age) if form is Format.PLACEHOLDER else NO_STORE,
@@ -160,6 +184,11 @@ class Articles:
             for kind, n in article.repairs.items():
                 self._meter.add(self._repairs[kind], n)
         return filling.body, headers
+
+    def _max_age(self, edition: Edition, asks: tuple[SlotId | Group, ...]) -> int:
+        """Seconds until something else may show in one of them: so long an answer may be shown again."""
+        now = self._answering.now()
+        return min((edition.max_age(ask, now) for ask in asks), default=LONGEST_MAX_AGE_S)
 
     def _parse(self, body: bytes, *, mend: bool) -> Article:
         """The article taken apart; those lately seen are remembered. Raises BadQuery."""
@@ -180,16 +209,18 @@ class Articles:
         return article
 
     def page(self, article: Article, context: Context) -> Page:
-        """What *article* asks for, on a page of which so much is known."""
-        plan = article.plan_for(self._answering.edition(), Format.HTML)
-        return Page(plan.page.asks, Format.HTML, context)
+        """What *article* asks for, on a page of which so much is known, of a reader who has consented to nothing."""
+        edition = self._answering.edition()
+        asks = article.plan_for(edition, Format.HTML).page.asks
+        return Page(asks, Format.HTML, edition.unasked(asks, context))
 
-    def preview(self, moment: Moment, article: Article, query: Query) -> bytes:
+    async def preview(self, moment: Moment, article: Article, query: Query, scope: Scope) -> bytes:
         """The article as it was or will be at another moment."""
         assert self._previews
         form = Format.HTML if query.format is Format.PLACEHOLDER else query.format  # what will fill the placeholder
-        plan = _plan(article, find_asks(moment.catalog), form)
-        shown = self._previews.show(moment, Page(plan.page.asks, plan.page.format, query.context, {}))
+        plan = _plan(article, find_asks(moment.catalog.document), form)
+        page = await self._previews.page(moment, plan.page.asks, form, query, scope)
+        shown = self._previews.show(moment, page)
         pieces = [b""] * (2 * len(article.texts) - 1)
         pieces[::2] = article.texts
         for place, (_, html) in zip(plan.places, shown, strict=True):
@@ -203,35 +234,30 @@ class Articles:
         """
         edition = self._answering.edition()
         plan = article.plan_for(edition, form)
-        now = self._answering.now()
-        filled, age = 0, 0
-        pieces = [b""] * (2 * len(article.texts) - 1)
-        pieces[::2] = article.texts
         if form is Format.PLACEHOLDER:
             asks, slots = plan.page.asks, edition.catalog.slots
-            age = min((edition.max_age(slot, now) for slot in _slots(asks)), default=LONGEST_MAX_AGE_S)
-            for place, ask in zip(plan.places, asks, strict=True):
-                pieces[place] = render_placeholder(ask if isinstance(ask, Group) else slots[ask])
-        else:
-            if page is None or page.asks != plan.page.asks:  # another catalog came in between
-                page = plan.page
-            decided = self._answering.answer(edition, page, now)
-            self._answering.remember(edition, (decision for decision, _ in decided), reader)
-            for place, (decision, html) in zip(plan.places, decided, strict=True):
-                pieces[place] = html
-                if isinstance(decision, Filled):
-                    filled += 1
+            boxes = [render_placeholder(ask if isinstance(ask, Group) else slots[ask], slots) for ask in asks]
+            return self._put(article, plan, [(None, box) for box in boxes], self._max_age(edition, asks))
+        if page is None or page.asks != plan.page.asks:  # another catalog came in between
+            page = plan.page
+        decided = self._answering.answer(edition, page, self._answering.now())
+        self._answering.remember(edition, (decision for decision, _ in decided), reader)
+        return self._put(article, plan, decided)
+
+    def _put(
+        self, article: Article, plan: Plan, decided: Sequence[tuple[Decision | None, bytes]], age: int = 0
+    ) -> Filling:
+        """*article* with what was *decided* of its plan's asks in their places."""
+        filled = 0
+        pieces = [b""] * (2 * len(article.texts) - 1)
+        pieces[::2] = article.texts
+        for place, (decision, html) in zip(plan.places, decided, strict=True):
+            pieces[place] = html
+            if isinstance(decision, Filled):
+                filled += 1
         for _ in range(plan.unknown_codes):
             self._answering.note_unknown()
         return Filling(b"".join(pieces), filled, plan.unknown, age)
-
-
-def _slots(asks: tuple[SlotId | Group, ...]) -> Iterator[SlotId]:
-    for ask in asks:
-        if isinstance(ask, Group):
-            yield from (member.slot for member in ask.slots)
-        else:
-            yield ask
 
 
 def _id(code: Shortcode) -> str:

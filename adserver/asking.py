@@ -58,32 +58,50 @@ def _print_explanations(found: list[Any]) -> None:
 
 
 async def _read(settings: Settings, at: str | None) -> tuple[Any, Any, float]:
-    """The live catalog, the pace its workers keep, and the instant asked about."""
+    """The catalog that is live at the instant asked about, the pace its workers keep then, and that instant."""
     from adserver.catalog import Catalog
     from adserver.pacer import read_pace
     from adserver.publish import export
     from adserver.store import open_store
+    from adserver.versions import read_version_at
 
     async with open_store(settings.store_url) as store:
         live = await export(store)
         if live is None:
             raise BadQuestion("nothing is published yet; start the service, or publish with 'adserver apply'")
-        catalog = Catalog(live[0].document, live[0].number)
-        instant = _instant(at, catalog.document.site.time_zone)
-        return catalog, await read_pace(store, catalog, time.time(), instant if at else None), instant
+        version, now = live[0], time.time()
+        if at is None:
+            catalog = Catalog(version.document, version.number)
+            return catalog, await read_pace(store, catalog, now), now
+        instant = _instant(at, version.document.site.time_zone, now)
+        if instant < now:
+            was = await read_version_at(store, instant)
+            if was is None:
+                raise BadQuestion(f"--at {at!r:.60}: nothing was published then; the first version came later")
+            version = was
+        catalog = Catalog(version.document, version.number)
+        return catalog, await read_pace(store, catalog, now, instant), instant
 
 
-def _instant(text: str | None, time_zone: str) -> float:
+def _instant(text: str, time_zone: str, now: float) -> float:
+    """Within as many days of *now* as a preview is. Raises BadQuestion."""
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
-    if not text:
-        return time.time()
+    from adserver.versions import FARTHEST_S
+
+    far = f"--at {text!r:.60} lies more than {FARTHEST_S / 86_400:.0f} days away"
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise BadQuestion(f"--at {text!r:.60}: expected an instant, such as 2026-03-10T09:00") from None
-    return (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(time_zone))).timestamp()
+    try:
+        instant = (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(time_zone))).timestamp()
+    except (OverflowError, ValueError):
+        raise BadQuestion(far) from None
+    if abs(instant - now) > FARTHEST_S:
+        raise BadQuestion(far)
+    return instant
 
 
 def forecast(settings: Settings, options: argparse.Namespace) -> int:
@@ -102,8 +120,12 @@ def forecast(settings: Settings, options: argparse.Namespace) -> int:
         changed, problems = change(document, rows_of(document), tables, options.changes)
         if problems:
             raise ConfigError(problems)
-    bar = Progress("forecast")
-    found = ask(world, document, changed, bar)
+    if options.draft:
+        changed = asyncio.run(_read_drafted(settings, options.draft, document))
+    began = time.monotonic()
+    found = ask(
+        world, document, changed, Progress("forecast"), lambda: time.monotonic() - began >= options.remedies_within
+    )
     zone = ZoneInfo(document.site.time_zone)
     names = {one.id: one for one in (changed or document).line_items}
 
@@ -116,7 +138,7 @@ def forecast(settings: Settings, options: argparse.Namespace) -> int:
             "to": say(world.ends),
             "line_items": [
                 {**msgspec.to_builtins(one), "reached_at": say(one.reached_at) or None, "counted": round(one.counted),
-                 "short": round(one.short), "remedies": found.remedies.get(one.line_item, [])}
+                 "short": round(one.short), **_say_remedies(found.remedies.get(one.line_item))}
                 for one in found.line_items
             ],
             "hurts": [msgspec.to_builtins(one) for one in found.hurts],
@@ -126,23 +148,61 @@ def forecast(settings: Settings, options: argparse.Namespace) -> int:
     print(f"{say(world.begins)} to {say(world.ends)}{', with ' + options.changes if changed else ''}\n")
     rows: list[list[Any]] = []
     for one in found.line_items:
-        state = "" if one.goal is None else "not yet over" if not one.over else f"{one.short:,.0f} short"
-        if one.reached_at is not None:
-            state = f"reached {say(one.reached_at)}"
-        elif one.goal is not None and one.over and not one.short:
-            state = "reached"
         measure = names[one.line_item].goal
         what = measure.of.value if measure else "impressions"
-        rows.append([one.line_item, what, one.before, round(one.counted), one.goal, state])
+        goal = f"{one.goal:,} a day" if one.daily else one.goal
+        rows.append([one.line_item, what, one.before, round(one.counted), goal, _state(one, say)])
     print(columns(["line item", "of", "so far", "by then", "goal", ""], rows), end="")
     for hurt in found.hurts:
         name = names[hurt.line_item].name if hurt.line_item in names else hurt.line_item
         lost = f"{1 - hurt.having / hurt.without:.0%}"
         print(f"*{name}* loses {lost} by it: {hurt.having:,.0f} instead of {hurt.without:,.0f}.")
-    for name, remedies in found.remedies.items():
-        helps = "; or ".join(remedies) if remedies else "no longer flight, slot or priority that was tried is enough"
-        print(f"*{names[name].name}* falls short. What reaches its goal: {helps}.")
+    for one in found.line_items:
+        if remedies := found.remedies.get(one.line_item):
+            print(_sentence(names[one.line_item].name, one, remedies))
     return DONE
+
+
+def _state(one: Any, say: Callable[[float | None], str]) -> str:
+    """How a line item's goal does, in a few words."""
+    if one.goal is None:
+        return ""
+    if one.daily:
+        if not one.daily.days:
+            return "none of its days is over"
+        reached = f"reached on {one.daily.reached} of {one.daily.days} days"
+        return f"{reached}, {one.short:,.0f} short in all" if one.short else reached
+    if one.reached_at is not None:
+        return f"reached {say(one.reached_at)}"
+    if not one.over:
+        return "not yet over"
+    return f"{one.short:,.0f} short" if one.short else "reached"
+
+
+def _say_remedies(remedies: Any) -> dict[str, Any]:
+    """For programs: null where none is needed, the words "not tried" where there was time for none."""
+    if remedies is None:
+        return {"remedies": None, "not_tried": []}
+    none_tried = remedies.not_tried and not remedies.tried
+    return {"remedies": "not tried" if none_tried else remedies.works, "not_tried": remedies.not_tried}
+
+
+def _sentence(name: str, one: Any, remedies: Any) -> str:
+    """What helps a line item that falls short, for people."""
+    short = "falls short"
+    if one.daily:
+        short += f" on {one.daily.days - one.daily.reached} of {one.daily.days} days"
+    if remedies.works:
+        helps = f" What reaches its goal: {'; or '.join(remedies.works)}."
+    elif remedies.tried:
+        helps = " No longer flight, slot or priority that was tried is enough."
+    elif remedies.not_tried:
+        helps = ""
+    else:
+        helps = " There is no longer flight, slot or priority to try."
+    if remedies.not_tried:
+        helps += f" Not tried for want of time (--remedies-within): {'; '.join(remedies.not_tried)}."
+    return f"*{name}* {short}.{helps}"
 
 
 async def _read_world(settings: Settings, days_ahead: int) -> Any:
@@ -184,11 +244,24 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
         return document, World(outlook, views, before, now, now + days_ahead * 86_400.0, min(1.0, rate))
 
 
+async def _read_drafted(settings: Settings, person: str, document: Any) -> Any:
+    """The live document with *person*'s draft in the console on top."""
+    from adserver.console.desk import read_draft
+    from adserver.console.drafts import apply
+    from adserver.store import open_store
+
+    async with open_store(settings.store_url) as store:
+        draft = await read_draft(store, person, 0)
+    if not draft:
+        raise BadQuestion(f"--draft {person!r:.60}: nobody of that name has a draft in the console")
+    return apply(document, draft)
+
+
 def receipt(settings: Settings, options: argparse.Namespace) -> int:
     """Raises BadQuestion, StoreUnavailable or StoreRefused."""
     from adserver.explain import tell
     from adserver.keeping import find
-    from adserver.receipts import decide_again, parse_id
+    from adserver.receipts import LONGEST_PAGE, decide_again, parse_id
 
     try:
         issuer, serial = parse_id(options.id)
@@ -198,7 +271,12 @@ def receipt(settings: Settings, options: argparse.Namespace) -> int:
     if kept is None:
         raise BadQuestion(
             f"no receipt is kept of it in {settings.receipts}: it is too old, was served by another machine, or was "
-            "one of more than ADSERVER_RECEIPTS_PER_SECOND"
+            "one of more than ADSERVER_RECEIPTS_PER_SECOND, of which a sample is kept"
+        )
+    if not kept.whole:
+        raise BadQuestion(
+            f"of its page too little is kept to decide it again: it had more than {LONGEST_PAGE:,} bytes of what "
+            f"decides; {kept.n:,} ads were served together, by version {kept.version} of the catalog"
         )
     catalog = asyncio.run(_read_version(settings, kept.version))
     _, decisions, trace, same = decide_again(catalog, kept)
@@ -266,9 +344,12 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
         "Ask the live catalog what it would show and why: one sentence, and every booking with what removed it. "
         "Several slots are decided as one page. Nothing is counted."
     )
-    explained.add_argument("slots", metavar="SLOT", type=int, nargs="+", help="slot id; several make a page")
-    explained.add_argument("--at", metavar="INSTANT", help="such as 2026-03-10T09:00, newsroom time (default: now)")
-    explained.add_argument("--view", metavar="N", type=int, default=0, help="which view it is (default: 0)")
+    slot, view = _within("as an ad id", 1, 2**32 - 1), _within("views", 0, 2**32 - 1)
+    explained.add_argument("slots", metavar="SLOT", type=slot, nargs="+", help="slot id; several make a page")
+    explained.add_argument(
+        "--at", metavar="INSTANT", help="such as 2026-03-10T09:00, newsroom time, at most 400 days away (default: now)"
+    )
+    explained.add_argument("--view", metavar="N", type=view, default=0, help="which view it is (default: 0)")
     for name in ("section", "url", "lang", "country", "device"):
         explained.add_argument(f"--{name}", metavar="TEXT", default="", help=f"the page's {name}, as in a request")
     explained.add_argument("--tag", metavar="TEXT", action="append", default=[], help="a tag of the page; repeat it")
@@ -284,12 +365,23 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
     forecasted.description = (
         "Ask the recorded traffic again, hour by hour, through the real deciding and pacing: what each line item will "
         "have delivered, when its goal is reached, and what would help one that falls short (a longer flight, a slot "
-        "more, a higher priority; each is tried). With --with also what a change costs others. Nothing is published."
+        "more, a higher priority; each is tried, while there is time). With --with also what a change costs others. "
+        "Nothing is published."
     )
-    forecasted.add_argument("--days", metavar="N", type=_above_0, default=30, help="how far ahead (default: 30)")
+    forecasted.add_argument(
+        "--days", metavar="N", type=_days, default=30, help="how far ahead, 1 to 400 days (default: 30)"
+    )
+    forecasted.add_argument(
+        "--remedies-within",
+        metavar="S",
+        type=_within("seconds", 0, 86_400),
+        default=15,
+        help="so many seconds after it began no remedy is tried any more; 0 tries none (default: 15)",
+    )
     forecasted.add_argument(
         "--with", dest="changes", metavar="FILE", help="tables of the configuration to add, or to put in place by id"
     )
+    forecasted.add_argument("--draft", metavar="PERSON", help="what a person has in the console and not published yet")
     forecasted.add_argument("--json", action="store_true", help="print JSON")
     add_store(forecasted)
     receipted = add("receipt", receipt, "what an ad that was served was decided by, decided once more")
@@ -309,18 +401,40 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
         "Goals of 40 % and 85 % of the supply and one of 20 are paced evenly, by the clock alone, and as fast as "
         "possible. Touches no store."
     )
-    simulated.add_argument("--days", metavar="N", type=_above_0, default=3, help="length of the flight (default: 3)")
     simulated.add_argument(
-        "--requests", metavar="N", type=_above_0, default=10_000, help="of each slot and day (default: 10,000)"
+        "--days", metavar="N", type=_days, default=3, help="length of the flight, 1 to 400 days (default: 3)"
     )
     simulated.add_argument(
-        "--workers", dest="many", metavar="N", type=_above_0, default=4, help="worker processes (default: 4)"
+        "--requests",
+        metavar="N",
+        type=_within("requests of each slot and day", 100, 100_000_000),
+        default=10_000,
+        help="of each slot and day, 100 or more (default: 10,000)",
+    )
+    simulated.add_argument(
+        "--workers",
+        dest="many",
+        metavar="N",
+        type=_within("workers", 1, 1_000),
+        default=4,
+        help="worker processes (default: 4)",
     )
     simulated.add_argument("--seed", metavar="N", type=int, default=1, help="of the noise (default: 1)")
 
 
-def _above_0(text: str) -> int:
-    n = int(text)
-    if n < 1:
-        raise ValueError
-    return n
+def _within(what: str, least: int, most: int) -> Callable[[str], int]:
+    """Reads a number with bounds, and says them where it is none."""
+
+    def read(text: str) -> int:
+        try:
+            n = int(text)
+        except ValueError:  # or more digits than Python reads
+            n = least - 1
+        if not least <= n <= most:
+            raise argparse.ArgumentTypeError(f"{text!r:.40}: expected {least:,} to {most:,} {what}")
+        return n
+
+    return read
+
+
+_days = _within("days", 1, 400)

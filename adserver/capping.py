@@ -6,18 +6,24 @@ views of each owner of a cap: a line item, a campaign or an advertiser.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec import Struct
+
 from adserver.catalog import Catalog, Limit
 from adserver.model import Cap
 
 Seen = Mapping[str, Sequence[int]]
-"""By field (see `field_of`): when it was shown lately, in Unix seconds."""
+"""By field (see `Limit.field`): when it was shown lately, in Unix seconds."""
 
 _UNITS = ((604_800, "week"), (86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
-def field_of(limit: Limit) -> str:
-    """Whose views a limit looks at: `line_item:spring-sale`."""
-    return f"{limit.level}:{limit.id}"
+class Held(Struct, frozen=True):
+    """*line_items* that this reader may not be shown now, and why, as the rest of a sentence; of the others, how many
+    views are *left* by field.
+    """
+
+    line_items: Mapping[str, str] = {}
+    left: Mapping[str, int] = {}
 
 
 def capped_on(catalog: Catalog, slots: Iterable[int], now: float) -> list[str]:
@@ -27,7 +33,7 @@ def capped_on(catalog: Catalog, slots: Iterable[int], now: float) -> list[str]:
         live = catalog.bookings[slot].at(now)
         if live.capped:
             for tier in live.tiers:
-                found.update((one.line_item.id, None) for one in (tier.everyone if tier else ()) if one.capped)
+                found.update((one.line_item.id, None) for one in (tier.everyone if tier else ()) if one.caps)
     return list(found)
 
 
@@ -36,7 +42,7 @@ def fields_of(catalog: Catalog, line_items: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for line_item in line_items:
         for limit in catalog.caps[line_item]:
-            field = field_of(limit)
+            field = limit.field
             found[field] = max(found.get(field, 0), limit.cap.most)
     return found
 
@@ -46,17 +52,19 @@ def window_s(catalog: Catalog, line_items: Iterable[str]) -> int:
     return max((limit.cap.within_s for line_item in line_items for limit in catalog.caps[line_item]), default=0)
 
 
-def held(catalog: Catalog, line_items: Iterable[str], seen: Seen, now: float) -> dict[str, str]:
-    """Which of *line_items* this reader may not be shown now, and why, as the rest of a sentence."""
-    found = {}
+def hold(catalog: Catalog, line_items: Iterable[str], seen: Seen, now: float) -> Held:
+    """Which of *line_items* this reader may not be shown now, and how often the others."""
+    found: dict[str, str] = {}
+    left: dict[str, int] = {}
     for line_item in line_items:
         for limit in catalog.caps[line_item]:
-            shown = sum(at > now - limit.cap.within_s for at in seen.get(field_of(limit), ()))
+            shown = sum(at > now - limit.cap.within_s for at in seen.get(limit.field, ()))
             if shown >= limit.cap.most:
                 times = "once" if shown == 1 else f"{shown} times"
                 found[line_item] = f"this reader has seen {_whose(limit)} {times} within {say_window(limit.cap)}"
                 break
-    return found
+            left[limit.field] = min(left.get(limit.field, limit.cap.most), limit.cap.most - shown)
+    return Held(found, left)
 
 
 def _whose(limit: Limit) -> str:

@@ -14,7 +14,7 @@ from struct import iter_unpack
 from typing import Any
 
 from adserver import metrics
-from adserver.capping import capped_on, field_of, fields_of, held, window_s
+from adserver.capping import Held, capped_on, fields_of, hold, window_s
 from adserver.catalog import Catalog
 from adserver.decide import Decision, Filled
 from adserver.errors import StoreRefused, StoreUnavailable
@@ -50,8 +50,8 @@ class Caps:
     def __repr__(self) -> str:
         return f"<Caps, {len(self._under_way)} asked or told>"
 
-    async def look(self, catalog: Catalog, slots: Iterable[int], reader: bytes, now: float) -> dict[str, str] | None:
-        """Which line items *reader* may not be shown in *slots* now; None when it cannot be told in time."""
+    async def look(self, catalog: Catalog, slots: Iterable[int], reader: bytes, now: float) -> Held | None:
+        """What *reader* may not be shown in *slots* now; None when it cannot be told in time."""
         line_items = capped_on(catalog, slots, now)
         if not line_items or not reader:
             return None
@@ -60,7 +60,7 @@ class Caps:
         if values is None:
             return None
         seen = {field: _instants(value) for field, value in zip(fields, values, strict=True) if value}
-        return held(catalog, line_items, seen, now)
+        return hold(catalog, line_items, seen, now)
 
     async def _ask(self, reader: bytes, fields: list[str]) -> list[bytes | None] | None:
         if time.monotonic() < self._rests_until:
@@ -119,7 +119,7 @@ class Caps:
 
 
 def _once(catalog: Catalog, line_item: str) -> list[str]:
-    return list(dict.fromkeys(field_of(limit) for limit in catalog.caps[line_item]))
+    return list(dict.fromkeys(limit.field for limit in catalog.caps[line_item]))
 
 
 def _key(reader: bytes) -> str:

@@ -19,6 +19,7 @@ from adserver.documents import Document, Known
 from adserver.errors import Problem
 from adserver.hours import Spans
 from adserver.model import (
+    PAUSED,
     Advertiser,
     Campaign,
     Cap,
@@ -30,6 +31,7 @@ from adserver.model import (
     OnShortfall,
     Pacing,
     PageRule,
+    Pause,
     Placement,
     Priority,
     Rotation,
@@ -38,6 +40,7 @@ from adserver.model import (
     Targeting,
     WhenEmpty,
 )
+from adserver.pauses import find_pauses, in_force, is_paused, section_fact, why
 from adserver.targeting import PREFERRED, Context, Target
 
 PRIORITIES = tuple(Priority)
@@ -69,8 +72,8 @@ def ad_key(name: str) -> bytes:
 class Booking(Struct, frozen=True):
     """A line item's part in one slot: its ads that fit there, the running sum of their weights, their creatives.
 
-    *weight* is its own among the others of its priority. *capped* is whether the line item, its campaign or its
-    advertiser has a frequency cap.
+    *weight* is its own among the others of its priority. *caps* are the views that frequency caps count: its own, its
+    campaign's or its advertiser's, as `Limit.field` names them. *pauses* are those that hold it back on every page.
     """
 
     line_item: LineItem
@@ -81,19 +84,21 @@ class Booking(Struct, frozen=True):
     advertiser: Advertiser
     hours: Spans = ()
     target: Target | None = None
-    capped: bool = False
+    caps: tuple[str, ...] = ()
+    pauses: tuple[Pause, ...] = ()
 
 
 class Tier(Struct, frozen=True):
     """The bookings of one priority, and the running sum of their weights.
 
     Those with a goal are apart, in *paced*: they come first, each with as much as its pace asks for. A sponsorship has
-    a share instead, with a goal or without.
+    a share instead, with a goal or without. *blocks* are those who take all of their slots on a page or none.
     """
 
     bookings: tuple[Booking, ...]
     weights: tuple[float, ...]
     paced: tuple[Booking, ...] = ()
+    blocks: tuple[LineItem, ...] = ()
 
     @property
     def everyone(self) -> tuple[Booking, ...]:
@@ -103,25 +108,31 @@ class Tier(Struct, frozen=True):
 class Live(Struct, frozen=True):
     """Who may answer in one stretch of time: a tier, or None, per priority. It holds *until* that Unix second.
 
-    *reason* is why nobody answers where there is no tier; *targeted*, whether some ask what page it is; *blocks* are
-    those who take all of their slots on a page or none; *capped*, whether some ask who the reader is.
+    *reason* is why nobody answers where there is no tier; *targeted*, whether some ask what page it is; *blocked*,
+    whether some take all of their slots on a page or none; *capped*, whether some ask who the reader is. On pages that
+    say one of *paused* of themselves *there* holds instead.
     """
 
     tiers: tuple[Tier | None, ...]
     until: float
     reason: NoFill = NoFill.NOT_LIVE
     targeted: bool = False
-    blocks: tuple[Booking, ...] = ()
+    blocked: bool = False
     capped: bool = False
     _narrowed: dict[Context, "Live"] = {}
+    paused: frozenset[str] = frozenset()
+    there: "Live | None" = None
 
     def on(self, context: Context) -> "Live":
         """Who of them may answer on such a page. Pages of one section are alike, so it is remembered."""
         found = self._narrowed.get(context)
         if found is None:
-            tiers = tuple(tier and _narrow(tier, context) for tier in self.tiers)
-            reason = self.reason if any(tiers) or not any(self.tiers) else NoFill.NOT_TARGETED
-            found = Live(tiers, self.until, reason, blocks=_blocks(tiers), capped=self.capped)
+            if self.there is not None and not self.paused.isdisjoint(context.facts):
+                found = self.there.on(context)
+            else:
+                tiers = tuple(tier and _narrow(tier, context) for tier in self.tiers)
+                reason = self.reason if any(tiers) or not any(self.tiers) else NoFill.NOT_TARGETED
+                found = Live(tiers, self.until, reason, blocked=_is_blocked(tiers), capped=self.capped)
             if len(self._narrowed) >= _REMEMBERED:
                 self._narrowed.clear()
             self._narrowed[context] = found
@@ -144,14 +155,17 @@ def _narrow(tier: Tier, context: Context) -> Tier | None:
 class Bookings:
     """One slot's bookings, and who of them is live when."""
 
-    __slots__ = ("_changes", "_edges", "_from", "_live", "_now", "_week", "all")
+    __slots__ = ("_changes", "_edges", "_from", "_live", "_now", "_sections", "_week", "all")
 
-    def __init__(self, bookings: Iterable[Booking], week: hours.Week) -> None:
+    def __init__(self, bookings: Iterable[Booking], week: hours.Week, sections: tuple[Pause, ...] = ()) -> None:
         self.all = tuple(bookings)
         self._week = week
+        self._sections = sections
         spans = [booking.hours for booking in self.all if booking.hours]
         self._edges = hours.edges(spans) if spans else []
         instants = {at for booking in self.all for at in (booking.line_item.starts, last_instant(booking.line_item))}
+        pauses = [*sections, *(pause for booking in self.all for pause in booking.pauses)]
+        instants.update(at for pause in pauses for at in (pause.starts, pause.ends))
         self._changes = sorted(at for at in instants if at is not None)
         self._live: dict[int, Live] = {}
         self._from, self._now = inf, Live((None,) * len(PRIORITIES), inf)
@@ -174,28 +188,40 @@ class Bookings:
 
     def _find(self, now: float, until: float) -> Live:
         on = [booking for booking in self.all if is_live(booking.line_item, now)]
+        running = [booking for booking in on if not booking.pauses or not is_paused(booking.pauses, now)]
+        live = self._live_of(running, NoFill.PAUSED if on and not running else NoFill.NOT_LIVE, now, until)
+        paused = frozenset(map(section_fact, in_force(self._sections, now)))
+        if not paused:
+            return live
+        house = [booking for booking in running if booking.line_item.priority is Priority.HOUSE]
+        there = self._live_of(house, NoFill.PAUSED if on and not house else NoFill.NOT_LIVE, now, until)
+        return structs.replace(live, targeted=True, paused=paused, there=there)
+
+    def _live_of(self, running: list[Booking], reason: NoFill, now: float, until: float) -> Live:
+        """Those of *running* whose hours it is; *reason* is why nobody answers where none is running."""
         minute = self._week.minute(now) if self._edges else 0
-        open_ = [booking for booking in on if not booking.hours or hours.holds(booking.hours, minute)]
+        open_ = [booking for booking in running if not booking.hours or hours.holds(booking.hours, minute)]
         tiers = tuple(_tier([one for one in open_ if one.line_item.priority is rank]) for rank in PRIORITIES)
-        reason = NoFill.OUTSIDE_HOURS if on and not open_ else NoFill.NOT_LIVE
-        targeted, capped = any(one.target for one in open_), any(one.capped for one in open_)
-        return Live(tiers, until, reason, targeted, _blocks(tiers), capped, {})
+        if running and not open_:
+            reason = NoFill.OUTSIDE_HOURS
+        targeted, capped = any(one.target for one in open_), any(one.caps for one in open_)
+        return Live(tiers, until, reason, targeted, _is_blocked(tiers), capped, {})
 
 
-def _blocks(tiers: Iterable[Tier | None]) -> tuple[Booking, ...]:
-    found = (one for tier in tiers if tier for one in tier.everyone)
-    return tuple(one for one in found if one.line_item.page is PageRule.ROADBLOCK_ALL)
+def _is_blocked(tiers: Iterable[Tier | None]) -> bool:
+    return any(tier.blocks for tier in tiers if tier)
 
 
 def _tier(bookings: list[Booking]) -> Tier | None:
     """Roadblocks first and by name, so that a draw that is theirs in one of their slots is theirs in all of them."""
-    if any(one.line_item.page is PageRule.ROADBLOCK_ALL for one in bookings):
-        bookings = sorted(bookings, key=_blocks_first)
     if not bookings:
         return None
+    blocks = tuple(one.line_item for one in bookings if one.line_item.page is PageRule.ROADBLOCK_ALL)
+    if blocks:
+        bookings = sorted(bookings, key=_blocks_first)
     paced = tuple(one for one in bookings if one.line_item.goal and one.line_item.share is None)
     others = tuple(one for one in bookings if not one.line_item.goal or one.line_item.share is not None)
-    return Tier(others, tuple(accumulate(one.weight for one in others)), paced)
+    return Tier(others, tuple(accumulate(one.weight for one in others)), paced, blocks)
 
 
 def _blocks_first(booking: Booking) -> tuple[bool, str]:
@@ -230,8 +256,11 @@ class Catalog:
         "groups",
         "level_3",
         "measured",
+        "pauses",
         "placements",
+        "sections",
         "slots",
+        "third_party",
         "version",
         "week",
     )
@@ -250,11 +279,14 @@ class Catalog:
         self.measured = tuple(one for one in document.line_items if one.goal or one.rotation is Rotation.OPTIMISED)
         """The line items whose deliveries deciding goes by."""
         self.caps: Mapping[str, tuple[Limit, ...]] = _limits(document, self.campaigns, self.advertisers)
+        self.pauses: Mapping[str, tuple[Pause, ...]] = find_pauses(document)
+        """Of the line items that have any, by id."""
+        self.sections = tuple(pause for pause in document.pauses if pause.section is not None)
+        """The pauses of sections."""
         creatives = {creative.id: creative for creative in document.creatives}
         items, places = _places(document, self.slots, creatives)
-        owners = {one.id: self.advertisers[one.advertiser] for one in document.campaigns}
-        of = {one.id: (owners[one.id], bool(one.frequency or owners[one.id].frequency)) for one in document.campaigns}
-        books = _Books(self.slots, items, creatives, of, self.week)
+        of = {one.id: self.advertisers[one.advertiser] for one in document.campaigns}
+        books = _Books(self.slots, items, creatives, of, self.caps, self.week, self.pauses, self.sections)
         self.bookings: Mapping[int, Bookings] = books
         self.by_key: Mapping[bytes, Ad] = _Ads(places, books)
         self.about_readers = frozenset(
@@ -264,7 +296,13 @@ class Catalog:
             for slot in one.slots
         )
         """The slots of line items for some devices or countries only, which a request's headers may tell."""
-        self.assets = frozenset(creative.image for creative in document.creatives if creative.image)
+        tags = {one.id for one in document.creatives if one.kind is Kind.TAG}
+        tagged = (one.slots for one in document.line_items if tags and not tags.isdisjoint(one.creatives))
+        self.third_party = frozenset(slot for slots in tagged for slot in slots) | {
+            slot.id for slot in document.slots if slot.passback
+        }
+        """The slots where another party's markup may stand, which takes the reader's consent."""
+        self.assets = frozenset(name for creative in document.creatives for name in creative.files)
 
     def __repr__(self) -> str:
         return f"<Catalog version {self.version}, {len(self.slots)} slots, {len(self.document.line_items)} line items>"
@@ -272,6 +310,16 @@ class Catalog:
     def is_open(self, booking: Booking, now: float) -> bool:
         """Whether *now* is within the booking's hours of the week."""
         return not booking.hours or hours.holds(booking.hours, self.week.minute(now))
+
+    def why_paused(self, booking: Booking, now: float, context: Context) -> str | None:
+        """Why a pause keeps the booking from such a page, as the rest of a sentence; None when none does."""
+        found = in_force(booking.pauses, now)
+        if booking.line_item.priority is not Priority.HOUSE:
+            found += [one for one in in_force(self.sections, now) if section_fact(one) in context.facts]
+        if not found:
+            return None
+        last = max(found, key=lambda pause: pause.ends)
+        return why(last, self.week.say(last.ends, now))
 
     def next_change(self, slot: SlotId, now: float) -> float:
         """The Unix second at which something else may show in *slot*; infinity when nothing is planned."""
@@ -289,6 +337,11 @@ class Limit(Struct, frozen=True):
     level: str
     id: str
     cap: Cap
+
+    @property
+    def field(self) -> str:
+        """Whose views it looks at: `line_item:spring-sale`."""
+        return f"{self.level}:{self.id}"
 
 
 def _limits(
@@ -314,24 +367,26 @@ class _Books(dict[int, Bookings]):
     *items* are the line items of each slot, in their order.
     """
 
-    __slots__ = ("_creatives", "_items", "_made", "_of", "_slots", "_week")
+    __slots__ = ("_caps", "_creatives", "_items", "_made", "_of", "_pauses", "_sections", "_slots", "_week")
 
     def __init__(
         self,
         slots: Mapping[int, Slot],
         items: Mapping[int, list[LineItem]],
         creatives: Mapping[str, Creative],
-        of: Mapping[str, tuple[Advertiser, bool]],
+        of: Mapping[str, Advertiser],
+        caps: Mapping[str, tuple[Limit, ...]],
         week: hours.Week,
+        pauses: Mapping[str, tuple[Pause, ...]],
+        sections: tuple[Pause, ...],
     ) -> None:
         self._slots, self._items, self._creatives, self._of, self._week = slots, items, creatives, of, week
+        self._caps, self._pauses, self._sections = caps, pauses, sections
         self._made: dict[str, tuple[Spans, Target | None]] = {}
 
     def __missing__(self, slot: int) -> Bookings:
-        found = Bookings(
-            (one for item in self._items[slot] if (one := self._book(self._slots[slot], item))), self._week
-        )
-        self[slot] = found
+        booked = (one for item in self._items[slot] if (one := self._book(self._slots[slot], item)))
+        found = self[slot] = Bookings(booked, self._week, self._sections)
         return found
 
     def get(self, slot: int, default: Any = None) -> Any:
@@ -352,9 +407,10 @@ class _Books(dict[int, Bookings]):
         ads = tuple(_ad(slot, line_item, creative) for creative in fitting)
         weights = tuple(accumulate(creative.weight for creative in fitting))
         names = frozenset(ad.creative.id for ad in ads)
-        owner, capped = self._of[line_item.campaign]
-        capped = capped or bool(line_item.frequency)
-        return Booking(line_item, ads, weights, names, line_item.weight, owner, *ready, capped)
+        owner = self._of[line_item.campaign]
+        caps = tuple(dict.fromkeys(limit.field for limit in self._caps.get(line_item.id, ())))
+        pauses = self._pauses.get(line_item.id, ())
+        return Booking(line_item, ads, weights, names, line_item.weight, owner, *ready, caps, pauses)
 
 
 class _Ads(dict[bytes, Ad]):
@@ -433,6 +489,7 @@ def check(document: Document, known: Known) -> list[Problem]:
         *_check_creatives(document, known),
         *_check_line_items(document, known),
         *_check_shares(document, known),
+        *_check_pauses(document, known),
         *_check_keys(document, known),
     ]
 
@@ -561,10 +618,51 @@ def _check_fit(where: str, line_item: LineItem, mine: list[Creative], slots: lis
                 f"has no creative (of weight above 0) that fits slot {slot.id} ({sizes}); add one or take the slot out"
             )
             yield Problem(where, what)
+    if line_item.page is PageRule.ROADBLOCK_ALL:
+        yield from _check_block(where, mine, slots)
     for creative in mine:
         if len(slots) == len(line_item.slots) and not any(fits(creative, slot) for slot in slots) and creative.size:
             width, height = creative.size
             yield Problem(where, f"creative {creative.id!r} ({width}x{height}) fits none of its slots; take it out")
+
+
+def _check_block(where: str, mine: list[Creative], slots: list[Slot]) -> Iterable[Problem]:
+    """A creative is once on a page, so each slot of a roadblock needs one of its own."""
+    choices = [[one.id for one in mine if one.weight and fits(one, slot)] for slot in slots]
+    choices = [each for each in choices if each]  # where none fits is told already
+    filled = _most_filled(choices)
+    if filled < len(choices):
+        yield Problem(
+            where,
+            f"page = 'roadblock_all' fills all of its slots on a page or none, and a creative is once on a page: its "
+            f"creatives fill {filled} of {len(choices)} slots at most, so it would never show; add creatives that fit, "
+            "or use page = 'roadblock_any'",
+        )
+
+
+def _most_filled(choices: list[list[str]]) -> int:
+    """How many of the slots can have a creative of their own at once; *choices* are those that fit each."""
+    owners: dict[str, int] = {}
+    chosen: dict[int, str] = {}
+    for start in range(len(choices)):
+        came: dict[str, int] = {}  # the slot that would rather have this creative
+        asking = [start]
+        while asking:
+            slot = asking.pop()
+            free = None
+            for name in choices[slot]:
+                if name not in came:
+                    came[name] = slot
+                    if name not in owners:
+                        free = name
+                        break
+                    asking.append(owners[name])
+            while free is not None:  # each hands its own on to the one that asked
+                owner = came[free]
+                handed = chosen.get(owner)
+                owners[free], chosen[owner] = owner, free
+                free, asking = handed, []
+    return len(owners)
 
 
 def _check_shares(document: Document, known: Known) -> Iterable[Problem]:
@@ -613,6 +711,20 @@ def _most_together(shares: Mapping[str, float], spans: Mapping[str, Spans]) -> l
     minutes = hours.edges(spans[name] for name in shares if spans[name])[:-1]
     open_ = ([name for name in shares if not spans[name] or hours.holds(spans[name], at)] for at in {0, *minutes})
     return max(open_, key=lambda names: sum(shares[name] for name in names))
+
+
+def _check_pauses(document: Document, known: Known) -> Iterable[Problem]:
+    """A category may be paused that no advertiser has yet: the next one may."""
+    for pause in document.pauses:
+        where = known.where("pause", pause.id)
+        if sum(getattr(pause, kind) is not None for kind in PAUSED) != 1:
+            *most, last = map(repr, PAUSED)
+            yield Problem(where, f"expected exactly one of the fields {', '.join(most)} and {last}")
+        for table, name in (("line_item", pause.line_item), ("advertiser", pause.advertiser)):
+            if name is not None and (missing := known.missing(table, name)):
+                yield Problem(where, f"names {missing}")
+        if pause.ends <= pause.starts:
+            yield Problem(where, "ends before it starts, so it would pause nothing; exchange or correct the two dates")
 
 
 def _check_keys(document: Document, known: Known) -> Iterable[Problem]:

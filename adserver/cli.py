@@ -1,4 +1,6 @@
-"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`, `torture`; see also `asking`.
+"""The command line: `adserver serve`, `check`, `apply`, `export`, `report`, `journal`, `torture`.
+
+See also `asking` and `accounts`.
 
 Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 something it needs is away.
 """
@@ -6,7 +8,6 @@ Exit codes: 0 done, 1 the input is at fault, 2 usage, 3 something it needs is aw
 import argparse
 import asyncio
 import csv
-import getpass
 import io
 import os
 import sys
@@ -18,10 +19,18 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from adserver import __version__, asking
+from adserver import __version__, accounts, asking
 from adserver.asking import BadQuestion
 from adserver.columns import columns
-from adserver.errors import AdserverError, ConfigError, Conflict, JournalUnavailable, StoreRefused, StoreUnavailable
+from adserver.errors import (
+    AdserverError,
+    BadPerson,
+    ConfigError,
+    Conflict,
+    JournalUnavailable,
+    StoreRefused,
+    StoreUnavailable,
+)
 from adserver.settings import PREFIX, BadSetting, Settings, descriptions, read_settings, unknown_variables
 
 DONE, INPUT_AT_FAULT, USAGE, AWAY = 0, 1, 2, 3
@@ -38,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error, USAGE)
     except (StoreUnavailable, StoreRefused) as error:
         return _say(error, AWAY)
-    except (ConfigError, Conflict, BadQuestion) as error:
+    except (ConfigError, Conflict, BadQuestion, BadPerson) as error:
         return _say(error, INPUT_AT_FAULT)
     except AdserverError as error:
         return _say(error, AWAY)
@@ -359,7 +368,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("directory", nargs="?", help="directory of *.toml files (default: config)")
     apply = _add(commands, "apply", _apply, "make a config directory the live version, for all workers within 2 s")
     apply.add_argument("directory", nargs="?", help="directory of *.toml files (default: config)")
-    apply.add_argument("--author", default=_user(), help="who publishes (default: %(default)s)")
+    apply.add_argument("--author", default=accounts.os_user(), help="who publishes (default: %(default)s)")
     apply.add_argument("--note", default="", help="why, for the history")
     apply.add_argument(
         "--force", action="store_true", help="overwrite a live version these files were not written from"
@@ -370,7 +379,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="write into a directory that holds *.toml files already")
     _add_store(export)
     asking.add_commands(partial(_add, commands), _add_store)
-    report = _add(commands, "report", _report, "requests, served, impressions, viewables and clicks")
+    report = _add(commands, "report", _report, "requests, served, impressions, viewables, clicks and loads")
     report.add_argument("--from", dest="first", metavar="DATE", help="first day, such as 2026-03-01 (default: today)")
     report.add_argument("--to", dest="last", metavar="DATE", help="last day (default: today)")
     report.add_argument(
@@ -383,6 +392,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
     _add_store(report)
+    accounts.add_commands(commands, _add, _add_store)
     _add_journal(commands)
     torture = _add(
         commands, "torture", _torture, "kill, cut off and roll back a service of its own, and add up afterwards"
@@ -465,13 +475,6 @@ def _metavar(type_: Any) -> str:
     if get_args(type_):
         return "|".join(map(str, get_args(type_)))
     return {int: "N", float: "SECONDS"}.get(type_, "TEXT")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return str(os.getuid())
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 `decide` is a function of its arguments alone: no clock, no dice, no I/O. Whoever calls it with the same catalog,
 instant, page, draws and pace gets the same answer, so serving, explaining and replaying cannot disagree.
 
-The order of elimination: live window, hours, targeting, goal and pacing, frequency, priority, share or weight, page
-rules, creative. Within a priority, bookings with a goal come first: each has the part of the draw that its pace asks
-for, side by side like shares, so that each gets exactly that; what they leave is chosen among by weight. A page is
+The order of elimination: live window, pauses, hours, targeting, goal and pacing, frequency, priority, share or weight,
+page rules, creative. Within a priority, bookings with a goal come first: each has the part of the draw that its pace
+asks for, side by side like shares, so that each gets exactly that; what they leave is chosen among by weight. A page is
 decided as a whole, highest priority first over all its slots: no creative is shown twice on it, no two line items share
 a category, no advertiser has two of them unless it asks, and a roadblock has all of its slots or none.
 
@@ -25,7 +25,7 @@ from msgspec import Struct, structs
 from adserver.catalog import PRIORITIES, Ad, Booking, Catalog, Live, Tier, is_live
 from adserver.model import Format, Group, Kind, LineItem, NoFill, PageRule, Priority, Rotation, SlotId
 from adserver.pacing import Pace
-from adserver.targeting import UNKNOWN, Context
+from adserver.targeting import UNKNOWN, Context, withheld
 
 GOLDEN = 0.6180339887498949
 """1 / phi, to the last bit of a double."""
@@ -41,19 +41,25 @@ SHOWS: Mapping[Format, frozenset[Kind]] = {
     Format.AMP: frozenset({Kind.IMAGE, Kind.TEXT, Kind.NATIVE}),
 }
 """Which kinds of creative each format can carry: mail readers and AMP run no bought markup."""
+_OWN = frozenset(Kind) - {Kind.TAG}
+"""What may show to a reader who has not consented to third parties."""
+_PICTURES = frozenset({Kind.IMAGE})
 
 
 class Page(Struct, frozen=True):
     """What a page asks for, in its order: slot ids, and groups one of whose slots shall answer.
 
     *held* are line items that this reader may not be shown now, and why; None where nobody knows, which holds back
-    every line item with a frequency cap.
+    every line item with a frequency cap. *left* are how many views frequency caps leave this reader, by the field they
+    count (see `catalog.Limit`). *pictures* leaves every kind of creative out but images.
     """
 
     asks: tuple[SlotId | Group, ...]
     format: Format = Format.HTML
     context: Context = UNKNOWN
     held: Mapping[str, str] | None = None
+    left: Mapping[str, int] = {}
+    pictures: bool = False
 
 
 class Filled(Struct, frozen=True, tag="filled"):
@@ -76,6 +82,7 @@ class Step(Enum):
     """Where a candidate was eliminated, in the order the steps are taken."""
 
     LIVE_WINDOW = "live window"
+    PAUSED = "paused"
     HOURS = "hours"
     TARGETING = "targeting"
     GOAL = "goal"
@@ -104,12 +111,11 @@ def spread(n: int) -> float:
 
 # Looking a member up in its Enum takes 0.15 us on Python 3.11, walking through one 2 us.
 _RANKS = tuple(range(len(PRIORITIES)))
-_RANK = {priority.value: rank for rank, priority in enumerate(PRIORITIES)}
 _SPONSORSHIP = PRIORITIES.index(Priority.SPONSORSHIP)
 _HTML = Format.HTML
 _EVEN, _SEQUENCE, _OPTIMISED = Rotation.EVEN, Rotation.SEQUENCE, Rotation.OPTIMISED
 _ONE, _ALL = PageRule.ONE, PageRule.ROADBLOCK_ALL
-_OUTSIDE_SHARE = NoFill.OUTSIDE_SHARE
+_NOT_LIVE, _OUTSIDE_SHARE, _GOAL, _PACING = NoFill.NOT_LIVE, NoFill.OUTSIDE_SHARE, NoFill.GOAL, NoFill.PACING
 UNPACED = Pace()
 _UNKNOWN_READER = "it has a frequency cap, and nothing says how often this reader has seen it"
 _NOBODY = Live((None,) * len(PRIORITIES), inf)
@@ -119,13 +125,15 @@ _NOBODY = Live((None,) * len(PRIORITIES), inf)
 class _Taken:
     """What is on the page so far."""
 
-    __slots__ = ("advertisers", "block", "categories", "creatives", "line_items")
+    __slots__ = ("advertisers", "block", "categories", "creatives", "line_items", "views")
 
     def __init__(self) -> None:
         self.creatives: set[str] = set()
         self.line_items: set[str] = set()
         self.advertisers: set[str] = set()
         self.categories: set[str] = set()
+        self.views: dict[str, int] = {}
+        """How often it shows what frequency caps count, by field."""
         self.block: LineItem | None = None
         """The roadblock being tried, which may be on the page in several slots."""
 
@@ -133,17 +141,21 @@ class _Taken:
         other = _Taken()
         other.creatives, other.line_items = {*self.creatives}, {*self.line_items}
         other.advertisers, other.categories = {*self.advertisers}, {*self.categories}
+        other.views = {**self.views}
         return other
 
     def become(self, other: "_Taken") -> None:
         self.creatives, self.line_items = other.creatives, other.line_items
         self.advertisers, self.categories = other.advertisers, other.categories
+        self.views = other.views
 
     def put(self, ad: Ad, booking: Booking) -> None:
         self.creatives.add(ad.creative.id)
         self.line_items.add(booking.line_item.id)
         self.advertisers.add(booking.advertiser.id)
         self.categories.update(booking.advertiser.categories)
+        for field in booking.caps:
+            self.views[field] = self.views.get(field, 0) + 1
 
     def forbids(self, booking: Booking) -> str | None:
         """Why *booking* may not be on this page as well; None when it may."""
@@ -163,17 +175,27 @@ class _Taken:
 class _How:
     """What the whole page is decided by."""
 
-    __slots__ = ("held", "pace", "shows", "trace")
+    __slots__ = ("held", "left", "pace", "shows", "trace")
 
     def __init__(self, page: Page, pace: Pace, trace: list[Lost] | None) -> None:
-        self.shows = SHOWS[page.format] if page.format is not _HTML else None
+        self.shows = SHOWS[page.format] if page.format is not _HTML else _OWN if withheld(page.context) else None
+        if page.pictures:
+            self.shows = _PICTURES
         self.held = page.held
+        self.left = page.left
         self.pace = pace
         self.trace = trace
 
-    def holds(self, booking: Booking) -> str | None:
-        """Why this reader may not be shown *booking*, which has a cap; None when they may."""
-        return _UNKNOWN_READER if self.held is None else self.held.get(booking.line_item.id)
+    def holds(self, booking: Booking, taken: _Taken | None) -> str | None:
+        """Why this reader may not be shown *booking*, which has a cap, on this page too; None when they may."""
+        if self.held is None:
+            return _UNKNOWN_READER
+        if why := self.held.get(booking.line_item.id):
+            return why
+        full = taken is not None and any(
+            field in self.left and taken.views.get(field, 0) >= self.left[field] for field in booking.caps
+        )
+        return "this page shows it as often as this reader may see it" if full else None
 
 
 class _Spot:
@@ -201,37 +223,41 @@ def decide(
     candidate lost.
     """
     how = _How(page, pace, trace)
-    bookings = catalog.bookings
-    context = page.context
+    spots, taken = _lay_out(catalog, now, page, draws, {})
+    tried = spots
+    if _fill(spots, taken, how) and any(spot.others for spot in spots if spot.ad is None):
+        spots, tried = _try_other_slots(catalog, now, page, draws, spots, how)
+    if trace is not None:
+        _trace_unlive_and_outranked(catalog, now, page.context, tried, pace, trace)
+    return [Filled(spot.ad) if spot.ad is not None else _close(catalog, spot) for spot in spots]
+
+
+def _lay_out(
+    catalog: Catalog, now: float, page: Page, draws: Draws, choices: Mapping[int, int]
+) -> tuple[list[_Spot], _Taken | None]:
+    """The page before anything is on it; of the group asked for at a place, its slot of that *choice* (or the first).
+
+    What is on it need not be known where there is one spot and nothing on it could depend on that.
+    """
+    bookings, context = catalog.bookings, page.context
     spots = [
-        _open(catalog, now, ask, draws, context)
+        _open(catalog, now, ask, draws, context, choices.get(at, 0))
         if isinstance(ask, Group) or ask not in catalog.slots
         else _Spot(ask, _on(bookings[ask].at(now), context), draws[ask])
-        for ask in page.asks
+        for at, ask in enumerate(page.asks)
     ]
-    taken = _Taken() if len(spots) != 1 or spots[0].others or spots[0].live.blocks else None
-    tried = spots
-    if _fill(spots, taken, how):
-        tried = list(spots)
-        for at, spot in enumerate(spots):
-            if spot.ad is None and spot.others:
-                others = _try_other_slots(catalog, now, spot, draws, context, taken, how)
-                tried += others
-                spots[at] = next((other for other in others if other.ad is not None), spot)
-    if trace is not None:
-        _trace_unlive_and_outranked(catalog, now, context, tried, pace, trace)
-    return [Filled(spot.ad) if spot.ad is not None else _close(catalog, spot) for spot in spots]
+    return spots, _Taken() if len(spots) != 1 or spots[0].others or spots[0].live.blocked else None
 
 
 def _on(live: Live, context: Context) -> Live:
     return live.on(context) if live.targeted else live
 
 
-def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws, context: Context) -> _Spot:
-    if isinstance(ask, Group):
-        first, *others = _order(ask, draws[ask.id])
-        return _Spot(first, _on(catalog.bookings[first].at(now), context), draws[first], others)
-    return _Spot(ask, _NOBODY, 0)
+def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws, context: Context, choice: int) -> _Spot:
+    if not isinstance(ask, Group):
+        return _Spot(ask, _NOBODY, 0)
+    slot, *others = _order(ask, draws[ask.id])[choice:]
+    return _Spot(slot, _on(catalog.bookings[slot].at(now), context), draws[slot], others)
 
 
 def _order(group: Group, n: int) -> list[SlotId]:
@@ -242,31 +268,44 @@ def _order(group: Group, n: int) -> list[SlotId]:
 
 
 def _try_other_slots(
-    catalog: Catalog,
-    now: float,
-    spot: _Spot,
-    draws: Draws,
-    context: Context,
-    taken: _Taken | None,
-    how: _How,
-) -> list[_Spot]:
-    """A group whose first choice stays empty is answered by the next of its slots that does not: the last one tried."""
-    tried: list[_Spot] = []
-    for slot in spot.others:
-        other = _Spot(slot, _on(catalog.bookings[slot].at(now), context), draws[slot])
-        tried.append(other)
-        if not _fill([other], taken, how):
+    catalog: Catalog, now: float, page: Page, draws: Draws, first: list[_Spot], how: _How
+) -> tuple[list[_Spot], list[_Spot]]:
+    """Have each group whose slot stays empty answered by the next of its slots that does not; and all spots tried.
+
+    The whole page is decided anew with another choice: a lower booking elsewhere must not block a higher one there. A
+    slot that the page has anyway is left to it. A group that stays empty with all of its slots is told by its first.
+    """
+    choices: dict[int, int] = {}
+    spots, trace = first, how.trace
+    tried = list(first)
+    while True:
+        used = _slots_of(spots)
+        at = next((at for at, spot in enumerate(spots) if spot.ad is None and {*spot.others} - used), None)
+        if at is None:
             break
-    return tried
+        others = spots[at].others
+        choices[at] = choices.get(at, 0) + 1 + next(n for n, slot in enumerate(others) if slot not in used)
+        spots, taken = _lay_out(catalog, now, page, draws, choices)
+        if trace is not None:  # what is tried again would be said twice
+            again = _slots_of(spots)
+            trace[:] = [lost for lost in trace if lost.slot not in again]
+        _fill(spots, taken, how)
+        tried = [*(one for one in tried if one.slot not in _slots_of(spots)), *spots]
+    empty = [at in choices and one.ad is None for at, one in enumerate(spots)]
+    return [first[at] if empty[at] else one for at, one in enumerate(spots)], tried
+
+
+def _slots_of(spots: Iterable[_Spot]) -> set[SlotId]:
+    return {spot.slot for spot in spots}
 
 
 def _fill(spots: list[_Spot], taken: _Taken | None, how: _How) -> int:
     """Give each spot an ad, the highest priority first over all of them; how many stay empty, and know why."""
     empty = len(spots)
-    blocks = taken is not None and any(spot.live.blocks for spot in spots)
+    blocked = taken is not None and any(spot.live.blocked for spot in spots)
     for rank in _RANKS:
-        if blocks and taken is not None:
-            empty -= _place_blocks(spots, rank, taken, how)
+        if blocked and taken is not None and (blocks := _blocks_of(spots, rank)):
+            empty -= _place_blocks(blocks, spots, rank, taken, how)
         for spot in spots:
             tier = spot.live.tiers[rank]
             if tier is None or spot.ad is not None:
@@ -285,18 +324,27 @@ def _fill(spots: list[_Spot], taken: _Taken | None, how: _How) -> int:
     return empty
 
 
-def _place_blocks(spots: list[_Spot], rank: int, taken: _Taken, how: _How) -> int:
+def _blocks_of(spots: list[_Spot], rank: int) -> dict[str, LineItem]:
+    """The roadblocks of this priority that the empty spots know of."""
+    return {
+        one.id: one
+        for spot in spots
+        if spot.ad is None and (tier := spot.live.tiers[rank]) is not None
+        for one in tier.blocks
+    }
+
+
+def _place_blocks(blocks: dict[str, LineItem], spots: list[_Spot], rank: int, taken: _Taken, how: _How) -> int:
     """Let each roadblock of this priority have all of its slots or none; how many slots were filled.
 
     The draw of its first slot decides for all of them, so that its share is its share of pages.
     """
     places = {spot.slot: spot for spot in reversed(spots) if spot.ad is None}
-    found = {one.line_item.id: one.line_item for spot in places.values() for one in spot.live.blocks}
     filled = 0
-    for name in sorted(found):
-        line_item = found[name]
+    for name in sorted(blocks):
+        line_item = blocks[name]
         mine = [places[slot] for slot in line_item.slots if slot in places and places[slot].ad is None]
-        if _RANK[line_item.priority.value] != rank or len(mine) < len(line_item.slots):
+        if len(mine) < len(line_item.slots):
             continue
         for spot in mine:
             spot.u = mine[0].u
@@ -360,7 +408,7 @@ def _choose_by_share(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -
 def _find_sponsor(tier: tuple[Booking, ...], u: float, pace: Pace) -> tuple[Booking | None, float]:
     """The sponsor whose part of [0, 1) holds *u*, and how far into that part (or into the unsold part) it lies.
 
-    The share of one whose goal is reached is unsold.
+    The share of one whose goal takes nothing now is unsold.
     """
     low = 0.0
     for booking in tier:
@@ -380,9 +428,12 @@ def _choose_by_goal(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) ->
     while left:
         booking, spot.u = _find_paced(left, spot.u, how.pace)
         if booking is None:
-            waiting = [one.line_item for one in left if how.pace.shares.get(one.line_item.id)]
-            spot.reason = NoFill.PACING if waiting else NoFill.GOAL
+            # GOAL is said of every booking: none of an earlier tier may have another reason
+            alone = spot.reason is _NOT_LIVE or spot.reason is _GOAL
+            met = alone and (reached := how.pace.reached) and all(one.line_item.id in reached for one in left)
+            spot.reason = _GOAL if met else _PACING
             if how.trace is not None:
+                waiting = [one.line_item for one in left if how.pace.shares.get(one.line_item.id)]
                 how.trace += [Lost(spot.slot, one, Step.PACING, how.pace.why(one)) for one in waiting]
             return None
         ad = _choose_ad(spot, booking, spot.u, taken, how)
@@ -454,7 +505,7 @@ def _choose_ad(
     how: _How,
 ) -> Ad | None:
     """One of the booking's ads that this page can show; None when there is none, and *spot* knows why."""
-    if booking.capped and (why := how.holds(booking)):
+    if booking.caps and (why := how.holds(booking, taken)):
         spot.reason = NoFill.FREQUENCY
         if how.trace is not None:
             how.trace.append(Lost(spot.slot, booking.line_item, Step.FREQUENCY, why))
@@ -480,9 +531,11 @@ def _choose_ad(
     fitting = tuple(ad for ad in booking.ads if shows is None or ad.creative.kind in shows)
     ads = tuple(ad for ad in fitting if ad.creative.id not in taken.creatives)
     if not ads:
-        spot.reason = NoFill.DUPLICATE_CREATIVE if fitting else NoFill.FORMAT
+        refused = how.shows is _OWN and not fitting
+        spot.reason = NoFill.DUPLICATE_CREATIVE if fitting else NoFill.CONSENT if refused else NoFill.FORMAT
         if how.trace is not None:
             why = "its creatives are on this page already" if fitting else "its creatives do not suit this format"
+            why = "its creatives are third-party tags, and this reader has not consented to any" if refused else why
             how.trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
         return None
     weights = {ad.key: weight for ad, weight in zip(booking.ads, _apart(booking.weights), strict=True)}
@@ -538,7 +591,7 @@ def _close(catalog: Catalog, spot: _Spot) -> Unfilled:
 def _trace_tier(
     spot: _Spot, tier: Iterable[Booking], winner: Booking | None, step: Step, reason: str, how: _How
 ) -> None:
-    """Why the others of a tier lost; of those whose goal is reached, `_trace_unlive_and_outranked` tells."""
+    """Why the others of a tier lost; of those whose goal takes nothing, `_trace_unlive_and_outranked` tells."""
     if how.trace is not None:
         lost = (one.line_item for one in tier if winner is None or one.line_item is not winner.line_item)
         how.trace += [
@@ -547,6 +600,7 @@ def _trace_tier(
 
 
 def _rests(line_item: LineItem, pace: Pace) -> bool:
+    """Whether its goal takes nothing now: it is reached, or nothing of it is due, or nobody knows."""
     return line_item.goal is not None and not pace.shares.get(line_item.id)
 
 
@@ -557,7 +611,7 @@ def _never_chosen(line_item: LineItem) -> bool:
 def _trace_unlive_and_outranked(
     catalog: Catalog, now: float, context: Context, spots: list[_Spot], pace: Pace, trace: list[Lost]
 ) -> None:
-    """Candidates no tier has spoken of: it is not their time or page, their goal is reached, or a higher priority
+    """Candidates no tier has spoken of: it is not their time or page, their goal takes nothing, or a higher priority
     answered before them.
     """
     told = {(lost.slot, lost.line_item.id) for lost in trace}
@@ -571,13 +625,16 @@ def _trace_unlive_and_outranked(
                 ended = line_item.ends is not None and line_item.ends <= now
                 why = "its flight has ended" if ended else "its flight has not started"
                 trace.append(Lost(spot.slot, line_item, Step.LIVE_WINDOW, why))
+            elif why_paused := catalog.why_paused(booking, now, context):
+                trace.append(Lost(spot.slot, line_item, Step.PAUSED, why_paused))
             elif not catalog.is_open(booking, now):
                 why = f"it runs {', '.join(line_item.hours)} only"
                 trace.append(Lost(spot.slot, line_item, Step.HOURS, why))
             elif booking.target and not booking.target.admits(context):
                 trace.append(Lost(spot.slot, line_item, Step.TARGETING, booking.target.why_not(context)))
             elif _rests(line_item, pace):
-                trace.append(Lost(spot.slot, line_item, Step.GOAL, pace.why(line_item)))
+                step = Step.GOAL if line_item.id in pace.reached else Step.PACING
+                trace.append(Lost(spot.slot, line_item, step, pace.why(line_item)))
             elif _never_chosen(line_item) or spot.ad is None:
                 trace.append(Lost(spot.slot, line_item, Step.WEIGHT, "its weight is 0"))
             else:

@@ -16,6 +16,8 @@ from adserver.store import LATE, Store
 WHOLE_EVERY_S = 60.0
 CLOSED_EVERY_S = 600.0
 MOST_DAYS = 400
+_MAY_CHANGE_DAYS = 3
+"""Days before yesterday that may not be sealed yet, so that events are still counted in them."""
 _HOURS = range(25)
 
 
@@ -31,79 +33,178 @@ By = dict[tuple[str, str], Figures]
 
 
 class Delivered:
-    """Figures of the line items whose deciding takes them, or of *everything*, kept fresh by `refresh`."""
+    """Figures of the line items whose deciding takes them, or of *everything*, kept fresh by `refresh`.
+
+    A closed day's sums stay as they were read; only what may still change is read again. So another goal, or the next
+    day, costs no more than what is new.
+    """
 
     def __init__(self, *, everything: bool = False) -> None:
         self._all = everything
         self._wanted: dict[str, LineItem] = {}
         self._names: dict[str, str] = {}
-        self._closed: By = {}
+        self._begins: dict[str, int] = {}
+        self._closed: dict[int, By] = {}
+        self._covered: dict[int, frozenset[str]] = {}
         self._closed_at = float("-inf")
         self._hours: dict[int, dict[int, By]] = {}
         self._whole_at = float("-inf")
+        self._today = 0
+        self._complete: frozenset[str] = frozenset()
+        self._catalog: Catalog | None = None
+        self._asked: frozenset[str] = frozenset()
+        self._changed = True
+        """Whether what is wanted, or what is known of closed days, is not as it was when `_complete` was found."""
+        self._before: dict[str, Figures] | None = None
+        """What closed days sum up to, by line item."""
+        self._present: frozenset[tuple[int, int]] = frozenset()
+        """The days and hours that are read each time."""
+        self._settled: dict[int, dict[str, Figures]] | None = None
+        """What the other hours of the days that are open sum up to, by day and line item."""
 
     def __repr__(self) -> str:
         return f"<Delivered of {len(self._wanted)} line items>"
 
+    @property
+    def complete(self) -> bool:
+        """Whether all that was delivered is read, of every line item."""
+        return self._complete >= self._wanted.keys()
+
     def totals(self, day: int | None = None) -> dict[str, Figures]:
-        """What each line item has delivered in all, or on *day*, which is today."""
-        found: dict[str, Figures] = {}
-        for by in self._parts(day):
-            for (line_item, _), figures in by.items():
-                found.setdefault(line_item, Figures()).add(figures)
+        """What each line item has delivered in all, or on *day*, which is today; without those not all read yet."""
+        if self._before is None:
+            self._before = _by_line_item(self._closed_parts())
+        if self._settled is None:
+            self._settled = {
+                number: _by_line_item(by for hour, by in hours.items() if (number, hour) not in self._present)
+                for number, hours in self._hours.items()
+            }
+        found = {name: Figures() for name in self._complete}
+        settled = [by for number, by in self._settled.items() if day in (None, number)]
+        for by_line_item in [self._before, *settled] if day is None else settled:
+            for name in by_line_item.keys() & found.keys():
+                found[name].add(by_line_item[name])
+        for number, hour in self._present:
+            for (name, _), figures in self._hours.get(number, {}).get(hour, {}).items():
+                if day in (None, number) and name in found:
+                    found[name].add(figures)
+        return found
+
+    def recent(self, day: int, hour: int) -> dict[str, int]:
+        """What each line item served in *hour* of *day* and the hour before."""
+        found: dict[str, int] = {}
+        before = (day, hour - 1) if hour else (day - 1, 23)
+        for number, one in ((day, hour), before):
+            for (line_item, _), figures in self._hours.get(number, {}).get(one, {}).items():
+                found[line_item] = found.get(line_item, 0) + figures.served
         return found
 
     def until(self, day: int, hour: int) -> None:
         """Forget what came in *hour* of *day*, the last of the days read, and later."""
         self._hours[day] = {one: by for one, by in self._hours.get(day, {}).items() if one < hour}
+        self._settled = None
 
     def creatives(self, line_item: str) -> dict[str, Figures]:
         """The same for the creatives of one."""
         found: dict[str, Figures] = {}
-        for by in self._parts(None):
+        for by in (*self._closed_parts(), *(by for hours in self._hours.values() for by in hours.values())):
             for (name, creative), figures in by.items():
                 if name == line_item:
                     found.setdefault(creative, Figures()).add(figures)
         return found
 
-    def _parts(self, day: int | None) -> Iterable[By]:
-        if day is None:
-            yield self._closed
-        for number, hours in self._hours.items():
-            if day is None or number == day:
-                yield from hours.values()
+    def _closed_parts(self) -> Iterable[By]:
+        for number, by in self._closed.items():
+            yield {key: one for key, one in by.items() if number >= self._begins.get(key[0], number + 1)}
 
-    async def refresh(self, store: Store, catalog: Catalog, days: Days, now: float) -> None:
-        """Read what may have changed. Raises StoreUnavailable or StoreRefused; then everything is as it was."""
-        line_items = {one.id: one for one in (catalog.document.line_items if self._all else catalog.measured)}
+    async def refresh(
+        self, store: Store, catalog: Catalog, days: Days, now: float, budget_s: float | None = None
+    ) -> None:
+        """Read what may have changed. Raises StoreUnavailable or StoreRefused; then what was read so far is kept.
+
+        With a budget, days gone by are read for about so long; the next call goes on, see `complete`.
+        """
+        before, steady = self._today, time.monotonic()
         today, hour = days.locate(now)
-        steady = time.monotonic()
-        if line_items != self._wanted or {today - 1, today} != self._hours.keys():
-            self._closed_at = self._whole_at = float("-inf")
-        self._wanted = line_items
-        if steady - self._closed_at >= CLOSED_EVERY_S:
-            self._closed, self._closed_at = await self._read_closed(store, days, today), steady
-        if steady - self._whole_at >= WHOLE_EVERY_S:
+        self._today = today
+        if self._hours and today - 1 in self._hours and today not in self._hours:  # a new day has begun
+            self._whole_at = float("-inf")
+        if catalog is not self._catalog or today != before:
+            self._want(catalog, days)
+        if not self._names:
+            self._names = await store.ad_names()
+        is_read = await self._read_closed(store, today, steady, budget_s)
+        if steady - self._whole_at >= WHOLE_EVERY_S or self._hours.keys() != {today - 1, today}:
             hours = {day: await self._read_hours(store, day, _HOURS) for day in (today - 1, today)}
-            self._hours, self._whole_at = hours, steady
+            self._hours, self._whole_at, self._settled = hours, steady, None
         else:
             recent = await self._read_hours(store, today, [one for one in (hour - 1, hour) if one >= 0])
             self._hours[today] = {**self._hours[today], **recent}
+        present = frozenset((today, one) for one in (hour - 1, hour) if one >= 0)
+        if present != self._present:
+            self._present, self._settled = present, None
+        if self._changed:
+            self._complete, self._before, self._changed = self._find_complete(), None, not is_read
 
-    async def _read_closed(self, store: Store, days: Days, today: int) -> By:
-        """Of the days before yesterday, those since each line item's start."""
-        found: By = {}
-        if not self._wanted:
-            return found
-        self._names = await store.ad_names()
-        begins = {name: _first_day(one, days, today) for name, one in self._wanted.items()}
-        for day in range(max(today - MOST_DAYS, min(begins.values())), today - 1):
+    def _want(self, catalog: Catalog, days: Days) -> None:
+        """Follow the line items of *catalog* from now on."""
+        line_items = {one.id: one for one in (catalog.document.line_items if self._all else catalog.measured)}
+        if line_items.keys() != self._wanted.keys():
+            self._whole_at = float("-inf")
+            self._asked = frozenset(line_items)
+        self._wanted, self._catalog, self._changed = line_items, catalog, True
+        self._begins = {name: _first_day(one, days, self._today) for name, one in line_items.items()}
+
+    def _find_complete(self) -> frozenset[str]:
+        """The line items of which every day since their start is known, but for today and yesterday."""
+        last = self._today - 2
+        begin: dict[int, list[str]] = {}
+        for name, day in self._begins.items():
+            begin.setdefault(min(day, last + 1), []).append(name)
+        found, left = set(begin.pop(last + 1, ())), set(self._wanted)
+        seen: frozenset[str] | None = None
+        for day in range(last, min(begin, default=last + 1) - 1, -1):
+            covered = self._covered.get(day, frozenset())
+            if covered is not seen:  # most days are covered alike
+                left &= covered
+                seen = covered
+            found.update(name for name in begin.get(day, ()) if name in left)
+        return frozenset(found)
+
+    async def _read_closed(self, store: Store, today: int, steady: float, budget_s: float | None) -> bool:
+        """Of the days before yesterday, those since each line item's start: what is not known, and what may change.
+        Whether that was all.
+        """
+        if steady - self._closed_at >= CLOSED_EVERY_S:
+            for day in list(self._covered):
+                if day >= today - 1 - _MAY_CHANGE_DAYS or await store.is_late_open(day):
+                    del self._covered[day]
+            self._closed_at, self._changed = steady, True
+        first = max(today - MOST_DAYS, min(self._begins.values(), default=today))
+        for day in [day for day in self._covered if day < first or day >= today - 1]:
+            del self._covered[day]
+            self._closed.pop(day, None)
+            self._changed = True
+        if not self._changed:
+            return True
+        for day in range(today - 2, first - 1, -1):
+            covered = self._covered.get(day, frozenset())
+            if covered is self._asked:
+                continue
+            if self._asked <= covered:
+                self._covered[day] = self._asked
+                continue
+            if {name for name, begins in self._begins.items() if begins <= day} <= covered:
+                continue
+            found: By = {}
             for part in ("", LATE) if await store.is_late_open(day) else ("",):
                 for by in self._sum(await store.counts(day, part)).values():
                     for key, figures in by.items():
-                        if day >= begins[key[0]]:
-                            found.setdefault(key, Figures()).add(figures)
-        return found
+                        found.setdefault(key, Figures()).add(figures)
+            self._closed[day], self._covered[day] = found, self._asked
+            if budget_s is not None and time.monotonic() - steady >= budget_s:
+                return False
+        return True
 
     async def _read_hours(self, store: Store, day: int, hours: Iterable[int]) -> dict[int, By]:
         if not self._wanted:
@@ -124,6 +225,14 @@ class Delivered:
                 figures = found.setdefault(int(hour), {}).setdefault((name[1], name[2]), Figures())
                 setattr(figures, figure, getattr(figures, figure) + n)
         return found
+
+
+def _by_line_item(parts: Iterable[By]) -> dict[str, Figures]:
+    found: dict[str, Figures] = {}
+    for by in parts:
+        for (line_item, _), figures in by.items():
+            found.setdefault(line_item, Figures()).add(figures)
+    return found
 
 
 def _first_day(line_item: LineItem, days: Days, today: int) -> int:

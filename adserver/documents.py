@@ -5,7 +5,7 @@ a problem is left out of the document, yet its id stays known, so that one slip 
 every place that names the entry.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from adserver.model import (
     OnShortfall,
     Pacing,
     PageRule,
+    Pause,
     Placement,
     Political,
     Priority,
@@ -52,6 +53,7 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     campaigns: tuple[Campaign, ...] = ()
     line_items: tuple[LineItem, ...] = ()
     creatives: tuple[Creative, ...] = ()
+    pauses: tuple[Pause, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -92,14 +94,33 @@ class Known(Struct):
         return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _each(error: ValueError) -> list[str]:
+    return error.each if isinstance(error, _Several) else [str(error)]
+
+
+class _Several(ValueError):
+    """Everything that is wrong with a value; *each* is the rest of a sentence about it."""
+
+    def __init__(self, each: Iterable[str]) -> None:
+        self.each = list(dict.fromkeys(each))
+        super().__init__("; ".join(self.each))
+
+
 def _many(parse: Parse, *, least: int = 1) -> Parse:
     def parse_many(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) < least:
             raise ValueError(f"is {shown(value)}; expected a list of at least {least}")
-        found = tuple(map(parse, value))
+        found, wrong = [], []
+        for one in value:
+            try:
+                found.append(parse(one))
+            except ValueError as error:
+                wrong += _each(error)
+        if wrong:
+            raise _Several(wrong)
         if len(set(found)) < len(found):
             raise ValueError(f"names something twice: {shown(value)}")
-        return found
+        return tuple(found)
 
     return parse_many
 
@@ -176,12 +197,14 @@ def _parse_keys(value: object) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"is {shown(value)}; expected the site's own keys, such as {{ team = ['arsenal'] }}")
     parse_values = _many(fields.parse_term)
-    found = {}
+    found, wrong = {}, []
     for name, values in value.items():
         try:
             found[fields.parse_word(name)] = parse_values(values)
         except ValueError as error:
-            raise ValueError(f"{shown(name)} {error}") from None
+            wrong += [f"{shown(name)} {what}" for what in _each(error)]
+    if wrong:
+        raise _Several(wrong)
     return found
 
 
@@ -295,6 +318,20 @@ TABLES: Mapping[str, _Table] = {
             "political": _Field(_nested(_POLITICAL)),
         },
     ),
+    "pause": _Table(
+        Pause,
+        {
+            "id": _ID,
+            "line_item": _Field(fields.parse_word),
+            "advertiser": _Field(fields.parse_word),
+            "category": _Field(fields.parse_word),
+            "section": _Field(fields.parse_term),
+            "starts": _Field(fields.parse_instant, required=True),
+            "ends": _Field(fields.parse_instant, required=True),
+            "reason": _Field(fields.parse_prose),
+            "by": _Field(fields.parse_name),
+        },
+    ),
 }
 
 _PLURAL = {
@@ -305,7 +342,15 @@ _PLURAL = {
     "campaign": "campaigns",
     "line_item": "line_items",
     "creative": "creatives",
+    "pause": "pauses",
 }
+
+
+def read_entry(table: str, raw: Mapping[str, Any]) -> tuple[Struct | None, dict[str, str]]:
+    """One entry of *table* as its struct, or None and what is wrong with which of its fields."""
+    kind = TABLES[table]
+    values, problems = _read_fields(kind, dict(raw))
+    return (None, dict(problems)) if problems else (kind.struct(**values), {})
 
 
 def read_tables(entries: list[Entry]) -> tuple[Document, Known, list[Problem]]:
@@ -374,7 +419,7 @@ def _read_fields(table: _Table, raw: object) -> tuple[dict[str, Any], list[tuple
         try:
             values[name] = field.parse(value)
         except ValueError as error:
-            problems.append((name, str(error)))
+            problems += [(name, what) for what in _each(error)]
     missing = [name for name, field in table.fields.items() if field.required and name not in raw]
     problems += [(name, "is missing; it is required") for name in missing]
     return values, problems

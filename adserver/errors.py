@@ -47,3 +47,15 @@ class BadToken(AdserverError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class BadPerson(AdserverError):
+    """What is wanted of a person's account cannot be: the words say why."""
+
+
+class BadPicture(AdserverError):
+    """An uploaded file is no picture that could be shown: its text says what it is, and what is expected."""
+
+
+class BadSheet(AdserverError):
+    """An uploaded file is no spreadsheet that could be read: its text says what it is, and what is expected."""

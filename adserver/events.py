@@ -18,13 +18,14 @@ from adserver.model import NoFill
 
 
 class Type(IntEnum):
-    """Served and unfilled requests are counted per record; the others once per token."""
+    """Served and unfilled requests and loads are counted per record; the others once per token."""
 
     SERVED = 1
     UNFILLED = 2
     IMPRESSION = 3
     VIEWABLE = 4
     CLICK = 5
+    LOAD = 6
 
 
 TOKEN_BIT = {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2}
@@ -55,6 +56,8 @@ NO_FILLS = (
     NoFill.GOAL,
     NoFill.PACING,
     NoFill.FREQUENCY,
+    NoFill.PAUSED,
+    NoFill.CONSENT,
 )
 
 RECORD = Layout("<BBHB5sI8sIH")

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from adserver.catalog import PRIORITIES, Catalog
+from adserver.catalog import PRIORITIES, Catalog, last_instant
 from adserver.decide import UNPACED, Decision, Draws, Lost, Page, Step, Unfilled, decide
-from adserver.model import LineItem, NoFill, Priority
+from adserver.model import LineItem, NoFill, OnShortfall, Priority
 from adserver.pacing import WORDS, Pace
 
 NOTHING = {
@@ -27,6 +27,8 @@ NOTHING = {
     NoFill.GOAL: "every booking has reached its goal",
     NoFill.PACING: "no booking's plan asks for this view",
     NoFill.FREQUENCY: "this reader has seen every booking as often as may be, or nobody can tell",
+    NoFill.PAUSED: "every booking whose flight is on is paused",
+    NoFill.CONSENT: "all that fits is third-party tags, and this reader has not consented to any",
 }
 _SELDOM_ASKED = (Step.PRIORITY, Step.WEIGHT, Step.PACING)
 _MOST_NAMED = 2
@@ -86,8 +88,11 @@ def _slot(catalog: Catalog, slot: int) -> str:
 
 
 def _why(catalog: Catalog, line_item: LineItem, told: dict[str, Lost], now: float) -> str:
-    until = f" until {_day(catalog, line_item.ends, now)}" if line_item.ends is not None else ""
     if line_item.priority is Priority.SPONSORSHIP:
+        last = last_instant(line_item)
+        until = f" until {catalog.week.say(last, now)}" if last is not None else ""
+        if line_item.goal and line_item.on_shortfall is OnShortfall.RUN_ON:
+            until = f" until its goal of {line_item.goal.n:,} {WORDS[line_item.goal.of]} is reached"
         return f"it holds {line_item.share or 0:g} % of this slot{until}"
     if line_item.goal:
         return f"it has {line_item.goal.n:,} {WORDS[line_item.goal.of]} to deliver{_by(catalog, line_item, now)}"
@@ -101,15 +106,7 @@ def _why(catalog: Catalog, line_item: LineItem, told: dict[str, Lost], now: floa
 def _by(catalog: Catalog, line_item: LineItem, now: float) -> str:
     if line_item.goal and line_item.goal.daily:
         return " today"
-    return f" by {_day(catalog, line_item.ends, now)}" if line_item.ends is not None and line_item.ends > now else ""
-
-
-def _day(catalog: Catalog, at: float, now: float) -> str:
-    """`Friday 18:00` within a week, and the date from then on."""
-    local = datetime.fromtimestamp(at, ZoneInfo(catalog.document.site.time_zone))
-    if at - now < 7 * 86400:
-        return f"{local:%A %H:%M}"
-    return f"{local.day} {local:%B %Y}"
+    return f" by {catalog.week.say(line_item.ends, now)}" if line_item.ends is not None and line_item.ends > now else ""
 
 
 def _passed_over(told: dict[str, Lost], winner: LineItem | None) -> str:

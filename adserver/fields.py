@@ -7,8 +7,10 @@ the sentence "field so-and-so …". Nothing here guesses: what is not clearly ri
 import re
 import unicodedata
 from datetime import datetime
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
 from urllib.parse import urlsplit, urlunsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from adserver import hours
 from adserver.model import DEVICES, Cap, Goal, Measure, Size, SlotId
@@ -75,10 +77,21 @@ def parse_prose(value: object) -> str:
     return _parse_text(value, 2000).translate(_BIDI).strip()
 
 
+def read_digits(text: str, longest: int = 15) -> int | None:
+    """The number that at most so many plain digits spell; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= longest else None
+
+
+def read_grouped(text: str) -> int | None:
+    """A whole number as people write it, thousands apart or not: `100,000`; None for anything else."""
+    grouped = re.fullmatch(r"[0-9]{1,3}(?:[., '\u00a0\u202f_][0-9]{3})+|[0-9]{1,15}", text)
+    return int(re.sub("[^0-9]", "", text)) if grouped else None
+
+
 def parse_markup(value: object) -> str:
     """HTML as bought, at most 64 kB; it is sanitised or boxed when rendered."""
     if not isinstance(value, str) or len(value) > 65536 or "\0" in value:
-        raise ValueError("expected HTML text of at most 65,536 characters without NUL")
+        raise ValueError("is no HTML text of at most 65,536 characters without NUL")
     _refuse_surrogates(value)
     return value
 
@@ -232,13 +245,28 @@ def parse_instant(value: object) -> float:
 
 
 def parse_zone(value: object) -> str:
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        ZoneInfo(value)
-    except (ValueError, ZoneInfoNotFoundError, OSError):
-        raise ValueError(f"is {shown(value)}; expected the name of a time zone, such as 'Europe/Amsterdam'") from None
+    """A name of the IANA list, as it stands there: what else a machine knows (`localtime`) differs on another."""
+    if not isinstance(value, str) or value not in _zones():
+        near = _zone_like(value) if isinstance(value, str) and len(value) <= _MAX_TERM else None
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(f"is {shown(value)}; expected the name of a time zone, such as 'Europe/Amsterdam'{hint}")
     return value
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """The list that comes with tzdata, so that every machine has the same. `Factory` says that no zone was set."""
+    return frozenset(files("tzdata").joinpath("zones").read_text("utf-8").split()) - {"Factory"}
+
+
+def _zone_like(text: str) -> str | None:
+    """The zone whose name, or whose city, that is but for its spelling; else the nearest."""
+    wanted = "_".join(text.casefold().split())
+    names = {name.casefold(): name for name in sorted(_zones())}
+    cities = {name.rpartition("/")[2]: name for name in reversed(names)}
+    close = [wanted] if wanted in names else [cities[wanted]] if wanted in cities else None
+    found = close or get_close_matches(wanted, names, n=1)
+    return names[found[0]] if found else None
 
 
 def parse_click_url(value: object) -> str:

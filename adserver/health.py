@@ -41,6 +41,7 @@ class Health(Struct):
     listed: AddressFile
     jump_s: Callable[[], float]
     condition: Condition
+    unpaced: Callable[[], str | None]
 
     def write_to(self, journal: Ledger) -> None:
         """The worker goes on in another journal: see `turnover`."""
@@ -58,6 +59,8 @@ class Health(Struct):
         if self.journal.failure:
             failing.append(f"the journal takes no records: {self.journal.failure}")
         degraded = await self._ask_store()
+        if not degraded and (trouble := self.unpaced()):
+            degraded.append(f"goals are paced by what was last heard: {trouble}")
         if trouble := self.journal.trouble:
             degraded.append(f"the journal takes {self.journal.room:,} more events and then none: {trouble}")
         degraded += self.condition.words()

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
 from math import floor
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -23,6 +24,8 @@ _WINDOW = re.compile(
     r"(?P<first>[a-z]{3})(?:-(?P<last>[a-z]{3}))? +(?P<from>[0-9]{2}:[0-9]{2})-(?P<until>[0-9]{2}:[0-9]{2})", re.ASCII
 )
 
+_Point = TypeVar("_Point", int, float)
+
 Spans = tuple[tuple[int, int], ...]
 """Minutes of the week, from Monday 00:00: begin and end of each, in order, none touching the next."""
 
@@ -33,7 +36,7 @@ def parse_window(text: str) -> Spans:
     if not match or match["first"] not in DAYS or (match["last"] or "mon") not in DAYS:
         raise ValueError(f"is {text!r:.60}; expected days and times such as 'mon-fri 06:00-22:00' or 'sun 02:00-03:00'")
     first, last = DAYS.index(match["first"]), DAYS.index(match["last"] or match["first"])
-    begin, end = _minute(match["from"], 0), _minute(match["until"], DAY)
+    begin, end = _minute(text, match["from"], 0), _minute(text, match["until"], DAY)
     if begin == end:
         raise ValueError(f"is {text!r}, which is no time at all; a whole day is '00:00-24:00'")
     length = end - begin if end > begin else end + DAY - begin
@@ -44,11 +47,13 @@ def parse_window(text: str) -> Spans:
     )
 
 
-def _minute(text: str, longest: int) -> int:
+def _minute(window: str, text: str, longest: int) -> int:
     hour, minute = int(text[:2]), int(text[3:])
     at = hour * 60 + minute
     if minute > 59 or at > (longest or DAY - 1):
-        raise ValueError(f"says {text!r}; expected a time from 00:00 to {'24:00' if longest else '23:59'}")
+        raise ValueError(
+            f"is {window!r}, which says {text!r}; expected a time from 00:00 to {'24:00' if longest else '23:59'}"
+        )
     return at
 
 
@@ -59,9 +64,9 @@ def _wrap(begin: int, length: int) -> Iterable[tuple[int, int]]:
         yield 0, end - WEEK
 
 
-def merge(spans: Iterable[tuple[int, int]]) -> Spans:
-    """The same minutes, each once."""
-    found: list[tuple[int, int]] = []
+def merge(spans: Iterable[tuple[_Point, _Point]]) -> tuple[tuple[_Point, _Point], ...]:
+    """The same minutes (or other points of time), each once."""
+    found: list[tuple[_Point, _Point]] = []
     for begin, end in sorted(spans):
         if found and begin <= found[-1][1]:
             found[-1] = found[-1][0], max(found[-1][1], end)
@@ -95,6 +100,13 @@ class Week:
         """The minute of the week that the wall clock shows at *now* (Unix seconds)."""
         wall = datetime.fromtimestamp(floor(now), self._tz)
         return wall.weekday() * DAY + wall.hour * 60 + wall.minute
+
+    def say(self, at: float, now: float) -> str:
+        """*at* for people: `Friday 18:00` within a week of *now*, and the date from then on."""
+        local = datetime.fromtimestamp(at, self._tz)
+        if at - now < 7 * 86400:
+            return f"{local:%A %H:%M}"
+        return f"{local.day} {local:%B %Y}"
 
     def until(self, now: float, edges: list[int]) -> float:
         """The next Unix second at which the wall clock may reach one of *edges*, in a quarter of an hour at most."""

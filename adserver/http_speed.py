@@ -3,7 +3,7 @@
 uvicorn builds a scope of fourteen entries, a cycle and a task for every request and writes an answer's head and body
 apart; together that is more than a small answer takes. Rules: an answer sent in one piece leaves in one write, any
 other goes uvicorn's way; paths in `eager` start without a task, when all that has arrived is read, and get one when
-they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, no query, the
+they have to wait for more (so they must not ask for their task before they wait); a plain GET (no body, the
 connection stays) that one of the application's `AT_ONCE` functions knows is answered by it, at once or a moment later,
 and the application sees no request; the same goes for a POST to a path in `collecting` whose body arrives whole with
 its head. These answers leave together, when all that had arrived is read: writing each at once wakes the peer each

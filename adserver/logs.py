@@ -15,6 +15,7 @@ import structlog
 
 MOST = 256
 MOST_TRACE_LINES = 200
+_SECRET_PATH = re.compile(r"(/report/|/console/link/).*", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -24,6 +25,11 @@ def clean(value: object) -> object:
         return value
     cut = value if len(value) <= MOST else value[:MOST] + "…"
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), cut)
+
+
+def hide(path: str) -> str:
+    """*path* without the secret that some addresses are: whoever reads a log must not get in by it."""
+    return _SECRET_PATH.sub(r"\1…", path)
 
 
 def truncate(address: str) -> str:

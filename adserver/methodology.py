@@ -70,10 +70,28 @@ class Methodology(Struct):
                 "What is counted",
                 [
                     ("Request", "a page asked for a slot, filled or not"),
-                    ("Served", "a snippet left for a page"),
+                    (
+                        "Served",
+                        "a snippet left for a page; all that one baked into a cached page tells",
+                    ),
                     ("Impression", "the reader's browser began to show the ad and fetched its pixel; once per snippet"),
-                    ("Viewable impression", "the page reported the ad as seen; once per snippet"),
-                    ("Click", "the reader followed the ad's link; once per snippet"),
+                    (
+                        "Viewable impression",
+                        (
+                            "half of the ad's pixels, or 30 % from 242,500 pixels on, were on screen for one second"
+                            " without a break in a visible tab with the focus, or the reader clicked before; once per"
+                            " snippet"
+                        ),
+                    ),
+                    (
+                        "Not measured",
+                        "views in browsers and pages that cannot report it; they are impressions, and not viewable",
+                    ),
+                    ("Click", "the reader followed the ad's link; once per snippet, in newsletters each time"),
+                    (
+                        "Load",
+                        "a newsletter's picture was fetched, by whatever fetched it; never an impression, never billed",
+                    ),
                     ("Billed by", "what each slot's setting names; an impression where it names nothing"),
                 ],
             ),

@@ -203,7 +203,8 @@ class Political(Struct, frozen=True, kw_only=True):
 class Creative(Struct, frozen=True, kw_only=True):
     """What is shown. Which fields are set depends on *kind*; the catalog has checked it.
 
-    *image* is the asset's name and *image_size* its pixels; both are found when the file is read.
+    *image* is the asset's name, *image_size* its pixels and *still*, where it moves, the name of one frame of it; all
+    are found when the file is read.
     """
 
     id: str
@@ -213,6 +214,7 @@ class Creative(Struct, frozen=True, kw_only=True):
     size: Size | None = None
     image: str | None = None
     image_size: Size | None = None
+    still: str | None = None
     alt: str = ""
     title: str = ""
     text: str = ""
@@ -220,6 +222,11 @@ class Creative(Struct, frozen=True, kw_only=True):
     html: str = ""
     weight: float = 1.0
     political: Political | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of its assets."""
+        return tuple(name for name in (self.image, self.still) if name)
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -270,6 +277,28 @@ class LineItem(Struct, frozen=True, kw_only=True):
     frequency: tuple[Cap, ...] = ()
 
 
+PAUSED = ("line_item", "advertiser", "category", "section")
+"""What can be paused: the fields of `Pause` of which exactly one is given."""
+
+
+class Pause(Struct, frozen=True, kw_only=True):
+    """What does not show from *starts* until *ends*, and then comes back by itself: a line item, all line items of an
+    advertiser, or of every advertiser of a category, or on pages of a section everything but house ads.
+
+    *reason* is for people; *by* is who asked for it.
+    """
+
+    id: str
+    line_item: str | None = None
+    advertiser: str | None = None
+    category: str | None = None
+    section: str | None = None
+    starts: float
+    ends: float
+    reason: str = ""
+    by: str = ""
+
+
 class NoFill(Enum):
     """Why a request was answered with no ad. A closed list: it labels a metric and names a count."""
 
@@ -285,3 +314,5 @@ class NoFill(Enum):
     GOAL = "goal-reached"
     PACING = "pacing"
     FREQUENCY = "frequency"
+    PAUSED = "paused"
+    CONSENT = "consent"

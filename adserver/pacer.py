@@ -10,13 +10,14 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
 import msgspec
 
 from adserver import metrics
+from adserver.ages import Ages, read_ages
 from adserver.background import wait_for_any
 from adserver.catalog import Catalog
 from adserver.curves import Curves, put_away, read_day, read_live, settled
@@ -24,9 +25,9 @@ from adserver.days import Days
 from adserver.decide import Page
 from adserver.delivered import Delivered
 from adserver.errors import StoreRefused, StoreUnavailable
-from adserver.model import Rotation
+from adserver.model import Measure, Rotation
 from adserver.pacing import Pace
-from adserver.planner import Chances, Heard, Planner
+from adserver.planner import Chances, Heard, Planner, weigh
 from adserver.store import Store, open_store
 from adserver.traffic import KEPT_DAYS, STEP_S, STEPS, Outlook, compare, flat, step_of, week_of
 
@@ -39,6 +40,8 @@ _ALIVE_S = 6.0
 _FORGET_S = 600.0
 _FLUSH_S = 5.0
 _RECENT_S = 60.0
+_READ_S = 0.2
+"""How long a tick reads days gone by, where a goal is new; the others are planned meanwhile."""
 
 
 class Pacer:
@@ -53,12 +56,16 @@ class Pacer:
         self.mark: Callable[[], Any] = lambda: None
         self.counted: Callable[[Any], bool] = lambda _: False
         self.planner = Planner(requests)
+        self.trouble: str | None = None
+        """Why nothing was heard of what is delivered, at the last look; None when it was."""
         self._name = secrets.token_hex(8)
         self._requests = requests
         self._delivered = Delivered()
         self._outlook: Outlook | None = None
         self._heard: Heard | None = None
         self._curves = Curves()
+        self.ages = Ages()
+        self._late: Mapping[tuple[Measure, int], Sequence[int]] = {}
         self._unseen: deque[tuple[Any, dict[str, int]]] = deque(maxlen=1000)
         self._seen: dict[str, int] = {}
         self._flushed = dict(requests)
@@ -69,6 +76,16 @@ class Pacer:
     def __repr__(self) -> str:
         return f"<Pacer {self._name}: {self.planner!r}>"
 
+    @property
+    def heard(self) -> Heard | None:
+        """What was delivered everywhere, as far as this worker knows; None before it has asked."""
+        return self._heard
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """The traffic that is expected of slots with goals; None before it was read."""
+        return self._outlook
+
     async def run(self, current: Callable[[], Catalog], url: str, stopping: asyncio.Event) -> None:
         """Keep the pace of *current*'s catalog until *stopping* is set."""
         while not stopping.is_set():
@@ -76,10 +93,13 @@ class Pacer:
                 async with open_store(url) as store:
                     while not stopping.is_set():
                         await self._tick(current(), store)
+                        self.trouble = None
                         await wait_for_any(TICK_S, stopping)
                     await self._leave(current(), store)
             except (StoreUnavailable, StoreRefused) as error:
-                log.debug("goals are paced by what was last heard: %s", error)
+                if self.trouble != str(error):
+                    log.warning("goals are paced by what was last heard: %s", error)
+                self.trouble = str(error)
                 self._plan(current(), time.time())
                 await wait_for_any(TICK_S, stopping)
 
@@ -90,25 +110,36 @@ class Pacer:
         self._unseen.append((self.mark(), dict(self.planner.served)))
         others = await self._meet(store, self.planner.observe(now), now)
         seen = self._counted_by_now()
-        await self._delivered.refresh(store, catalog, days, now)
+        await self._delivered.refresh(store, catalog, days, now, _READ_S)
         self._seen = seen
         names = sorted([self._name, *others])
         whole, of_today = self._delivered.totals(), self._delivered.totals(days.locate(now)[0])
         chances = tuple(others.values())
-        self._heard = Heard(whole, of_today, seen, len(names), names.index(self._name), chances)
-        await self._hand_over(store, days, now)
+        recent = self._delivered.recent(*days.locate(now))
+        place = names.index(self._name)
+        self._heard = Heard(whole, of_today, seen, len(names), place, chances, recent, self._late)
+        await self._hand_over(store, catalog, days, now)
         await self._learn(store, catalog, days, now)
-        self._plan(catalog, now)
+        self.planner.follow(catalog)
+        for _ in self.planner.planning(self._heard, self._outlook, now, days):
+            await asyncio.sleep(0)
+        metrics.GOALS_BEHIND.set(len(self.planner.behind))
+        await self._weigh(catalog, now)
+
+    async def _weigh(self, catalog: Catalog, now: float) -> None:
+        """Weigh creatives anew, each hour and for each catalog: some 60 ms for ten of them, so in a thread."""
+        hour = catalog, int(now // 3600)
+        if self._earned == hour or not self._delivered.complete:
+            return
+        self._earned = hour
+        mine = [one for one in catalog.measured if one.rotation is Rotation.OPTIMISED]
+        seen = {one.id: self._delivered.creatives(one.id) for one in mine}
+        self.planner.take(await asyncio.to_thread(weigh, mine, seen, hour[1]))
 
     def _plan(self, catalog: Catalog, now: float) -> None:
         self.planner.follow(catalog)
         self.planner.plan(self._heard, self._outlook, now, Days(catalog.document.site.time_zone))
-        metrics.GOALS_BEHIND.set(self.planner.behind)
-        hour = catalog, int(now // 3600)
-        if self._heard and self._earned != hour:
-            self._earned = hour
-            mine = [one.id for one in catalog.measured if one.rotation is Rotation.OPTIMISED]
-            self.planner.earn({name: self._delivered.creatives(name) for name in mine}, hour[1])
+        metrics.GOALS_BEHIND.set(len(self.planner.behind))
 
     async def _meet(self, store: Store, chances: Chances, now: float) -> dict[str, Chances]:
         """Say that this worker is there, and hear who else is."""
@@ -119,7 +150,7 @@ class Pacer:
 
     async def _leave(self, catalog: Catalog, store: Store) -> None:
         self._flushed_at = -inf
-        await self._hand_over(store, Days(catalog.document.site.time_zone), time.time())
+        await self._hand_over(store, catalog, Days(catalog.document.site.time_zone), time.time())
         await store.ask("HDEL", WORKERS, self._name)
 
     def _counted_by_now(self) -> dict[str, int]:
@@ -129,7 +160,7 @@ class Pacer:
             found = self._unseen.popleft()[1]
         return found
 
-    async def _hand_over(self, store: Store, days: Days, now: float) -> None:
+    async def _hand_over(self, store: Store, catalog: Catalog, days: Days, now: float) -> None:
         """Give the curves what was asked for here, every few seconds."""
         steady = time.monotonic()
         if steady - self._flushed_at < _FLUSH_S:
@@ -141,6 +172,9 @@ class Pacer:
         if page is not None:
             self._curves.add_page(page, days, now)
         await self._curves.flush(store)
+        today = days.locate(now)[0]
+        await self.ages.flush(store, catalog.by_key.get, self.planner.slots, today)
+        self._late = await read_ages(store, today, self.planner.slots)
         self._flushed_at = steady
 
     async def _learn(self, store: Store, catalog: Catalog, days: Days, now: float) -> None:
@@ -176,7 +210,10 @@ async def read_pace(store: Store, catalog: Catalog, now: float, at: float | None
     others = await read_workers(store, now)
     if was:
         delivered.until(*days.locate(now))
-    heard = Heard(delivered.totals(), delivered.totals(today), {}, others=tuple(others.values()))
+    recent, late = delivered.recent(*days.locate(now)), await read_ages(store, today, planner.slots)
+    heard = Heard(
+        delivered.totals(), delivered.totals(today), {}, others=tuple(others.values()), recent=recent, ages=late
+    )
     planner.plan(heard, outlook, now, days)
     return planner.project(heard, outlook, now, at, days) if at is not None and at > now else planner.pace
 

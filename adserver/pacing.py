@@ -10,7 +10,7 @@ Whatever the pace, no worker serves more than its part of half of what is left b
 """
 
 from collections.abc import Mapping
-from math import ceil, floor, inf
+from math import ceil, floor, frexp, inf, ldexp
 from random import Random
 
 from msgspec import Struct
@@ -20,33 +20,45 @@ from adserver.model import Goal, LineItem, Measure, Pacing
 LEAD = 1.02
 SMALL = 1_000
 """Goals up to this size are scheduled; larger ones, too, once no more than a tenth of it is left."""
-SETTLES_S = 30.0
-"""How long after a snippet was served its impression comes, mostly."""
 TURN_S = 5.0
 """How often the last few of a goal become another worker's. Half of it is longer than a count takes to reach all."""
 _AHEAD = 1.25
 """What `frontloaded` delivers in the first half of a flight, compared with even."""
 _FLOOR = 0.25
 _TRIES = 2_000
-_SURE = 4.0
+_SURE, _FEW = 4.0, 20
 """So many times the click rate there was is the most that is thought of; every snippet's impression may come."""
+CLICKS_COLD_S = 60.0
+"""Readers click soon or never: how long all of them may, where it is not known how late they do."""
 WORDS = {Measure.IMPRESSIONS: "impressions", Measure.VIEWABLES: "viewable impressions", Measure.CLICKS: "clicks"}
+
+
+TOOK_NOTHING = "its goal was reached, or nothing of it was due then: a receipt does not keep which"
+ITS_PART = "it has served what it may until more is counted"
 
 
 class Pace(Struct, frozen=True):
     """What bookings with a goal may take now.
 
     *shares* are parts of the draw, 0 to 1, by line item: 0, or no entry, is nothing. *reasons* are why, for people.
-    *creatives* are the weights that creatives have earned, by line item, where their rotation is optimised.
+    *creatives* are the weights that creatives have earned, by line item, where their rotation is optimised. *reached*
+    are the line items that have their goal: a share of 0 alone may as well mean that nothing is due, that what was
+    served waits to be counted, or that nothing is known. A receipt keeps shares alone, and names nobody as reached.
     """
 
     shares: Mapping[str, float] = {}
     reasons: Mapping[str, str] = {}
     creatives: Mapping[str, Mapping[str, float]] = {}
+    reached: frozenset[str] = frozenset()
 
     def why(self, line_item: LineItem) -> str:
         """Why it does not take this view, as the rest of a sentence about the line item."""
-        return self.reasons.get(line_item.id, "what it has delivered is not known yet")
+        reason, share = self.reasons.get(line_item.id), self.shares.get(line_item.id)
+        if reason is not None:
+            return reason
+        if share is None:
+            return "what it has delivered is not known yet"
+        return f"it took {_percent(share)} of its chances" if share else TOOK_NOTHING
 
 
 class Figures(Struct):
@@ -76,26 +88,22 @@ class Figures(Struct):
 class Progress(Struct, frozen=True):
     """What a line item has delivered within its goal's time. *counted* is net, in the goal's measure.
 
-    *served_lately* and *counted_lately* are what of it came within the last `SETTLES_S`: of that it is not yet known
-    how much of what was served will count.
+    *coming* is how much of what is served and not counted may still be, and *due* how many snippets' events should have
+    come by now, of those that come at all; None: all of them (see `lateness`).
     """
 
     counted: int = 0
     served: int = 0
-    counted_lately: int = 0
-    served_lately: int = 0
+    coming: float = 0.0
+    due: float | None = None
 
     def rate(self) -> float:
         """How much of what is served comes to count, from above: 1 while nothing is known."""
-        return min(1.0, (self.counted + 1) / (self.served - self.served_lately + 1))
-
-    def in_flight(self) -> int:
-        """How many of those served lately have not been counted, and all may be."""
-        return max(0, self.served_lately - self.counted_lately)
+        return min(1.0, (self.counted + 1) / ((self.served if self.due is None else self.due) + 1))
 
     def expected(self) -> float:
         """What will be counted of all that is served by now."""
-        return self.counted + max(0.0, self.rate() * self.served_lately - self.counted_lately)
+        return self.counted + self.coming
 
 
 class Supply(Struct, frozen=True):
@@ -109,12 +117,15 @@ class Supply(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """*share* of the draws from now on, and at most *left* snippets until the goal; *behind* when it cannot be met."""
+    """*share* of the draws from now on, and at most *left* snippets until the goal; *behind* when it cannot be met,
+    *reached* when it is.
+    """
 
     share: float
     left: float
     reason: str
     behind: bool = False
+    reached: bool = False
 
 
 def span(line_item: LineItem, day: tuple[float, float]) -> tuple[float, float]:
@@ -137,24 +148,41 @@ def plan(
     assert goal is not None
     rate, expected = progress.rate(), progress.expected()
     to_serve = (goal.n - expected) / rate
-    sure = 1.0 if goal.of is not Measure.CLICKS else min(1.0, _SURE * rate)
-    room = min(to_serve, (goal.n - progress.counted) / sure - progress.in_flight())
+    sure = surest(goal.of, progress.counted, progress.served)
+    room = min(to_serve, (goal.n - progress.counted - progress.coming) / sure)
     done = f"{progress.counted:,} of {goal.n:,} {WORDS[goal.of]}"
     if progress.counted >= goal.n:
-        return Plan(0.0, 0.0, _reached(goal))
+        return Plan(0.0, 0.0, _reached(goal), reached=True)
     if room < 1:
         return Plan(0.0, 0.0, f"it waits for the last it has served to be counted: {done}")
     if line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None:
         return Plan(1.0, room, f"it takes all it can get: {done} so far")
     if supply.left is None or (scheduled and (goal.n <= SMALL or to_serve <= SMALL / 10)):
-        due = goal.n * _front(line_item.pacing, 1 - (1 - supply.passed) ** LEAD) + 0.5 - expected
-        if due < 1:
+        owed = due(line_item, supply.passed) + 0.5 - expected
+        if owed < 1:
             return Plan(0.0, 0.0, f"it is on its plan: {done}")
         behind = supply.left is not None and to_serve > supply.left
-        return Plan(1.0, min(room, due / rate), f"its next is due: {done} so far", behind)
+        return Plan(1.0, min(room, owed / rate), f"its next is due: {done} so far", behind)
     wanted = to_serve / max(supply.left, 1e-9)
     share = min(1.0, LEAD * _hurry(line_item.pacing, supply.passed) * wanted)
     return Plan(share, room, f"it takes {_percent(share)} of its chances: {done} so far", wanted > 1)
+
+
+def coarse(share: float) -> float:
+    """*share* to 0.4 % of itself: traffic strays more, and a receipt need not tell of each second's change."""
+    part, exponent = frexp(share)
+    return ldexp(round(part * 256), exponent - 8)
+
+
+def surest(of: Measure, counted: int, served: int) -> float:
+    """The most events that a snippet is thought to bring."""
+    return 1.0 if of is not Measure.CLICKS else min(1.0, _SURE * (counted + 1) / (served + _FEW))
+
+
+def due(line_item: LineItem, passed: float) -> float:
+    """How much of its goal is to be counted by the time that so much of its traffic has *passed*, 0 to 1."""
+    assert line_item.goal is not None
+    return line_item.goal.n * _front(line_item.pacing, 1 - (1 - passed) ** LEAD)
 
 
 def project(

@@ -3,22 +3,25 @@
 A function of what it is told: it reads no clock and no store, so that serving and simulating plan alike.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 
 import msgspec
 
-from adserver import pacing
+from adserver import lateness, pacing
 from adserver.catalog import Catalog, is_live
 from adserver.days import Days
 from adserver.hours import Spans, holds, spans_of
-from adserver.model import LineItem, Priority, Rotation
+from adserver.lateness import Trail
+from adserver.model import LineItem, Measure, Pause, Priority
 from adserver.pacing import Figures, Pace, Progress, Supply
+from adserver.pauses import Gaps, gaps_of, is_paused, length_outside
 from adserver.traffic import Outlook
 
 _HALF_LIFE_S = 3600.0
 _PRIOR = 20.0
+_AT_ONCE = 50
+"""Goals planned in one step, of some milliseconds."""
 
 Chances = dict[str, tuple[float, float]]
 """By line item: how often it was served, and how many draws its shares asked for, both fading over hours."""
@@ -28,7 +31,8 @@ class Heard(msgspec.Struct, frozen=True):
     """What a worker knows: all deliveries by line item and today's, and what the other workers say of their chances.
 
     *seen* is how much of what this worker served by line item the deliveries hold already. *place* is this worker's
-    among all the *workers*.
+    among all the *workers*. *recent* is what was served in the last hour or two. *ages* are how many events came in
+    each age class, by measure and slot (see `lateness`).
     """
 
     whole: Mapping[str, Figures]
@@ -37,15 +41,24 @@ class Heard(msgspec.Struct, frozen=True):
     workers: int = 1
     place: int = 0
     others: tuple[Chances, ...] = ()
+    recent: Mapping[str, int] = {}
+    ages: Mapping[tuple[Measure, int], Sequence[int]] = {}
 
 
 class _Goal(msgspec.Struct, frozen=True):
-    """A line item with a goal, made ready. *sponsored* is the part of its slots that sponsorships have."""
+    """A line item with a goal, made ready. *sponsored* is the part of its slots that sponsorships have; it is paused in
+    *gaps*.
+    """
 
     line_item: LineItem
     slots: tuple[int, ...]
     spans: Spans
     sponsored: float
+    pauses: tuple[Pause, ...]
+    gaps: Gaps
+
+    def runs(self, now: float) -> bool:
+        return is_live(self.line_item, now) and not is_paused(self.pauses, now)
 
 
 class Planner:
@@ -58,15 +71,16 @@ class Planner:
         self.pace = Pace({}, {}, {})
         self.changes = 0
         """How often the pace has changed."""
-        self.behind = 0
-        """How many goals the traffic expected is too small for."""
+        self.behind: frozenset[str] = frozenset()
+        """The line items whose goals the traffic expected is too small for."""
         self.served: dict[str, int] = {}
         self._requests = requests
         self._catalog: Catalog | None = None
         self._goals: tuple[_Goal, ...] = ()
         self._shares: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
         self._allowed: dict[str, int] = {}
-        self._history: deque[tuple[float, Mapping[str, Figures]]] = deque()
+        self._trails: dict[str, Trail] = {}
         self._asked = dict(requests)
         self._counted: dict[str, int] = {}
         self._chances: Chances = {}
@@ -84,12 +98,11 @@ class Planner:
         """Plan the goals of *catalog* from now on."""
         if catalog is not self._catalog:
             self._catalog = catalog
-            self._goals = tuple(
-                _Goal(one, tuple(map(int, one.slots)), spans_of(one.hours), _sponsored(catalog, one))
-                for one in catalog.goals
-            )
+            shares: dict[int, float] = {}
+            self._goals = tuple(_ready(catalog, one, shares) for one in catalog.goals)
             known = {goal.line_item.id for goal in self._goals}
             self._chances = {name: found for name, found in self._chances.items() if name in known}
+            self._trails = {name: trail for name, trail in self._trails.items() if name in known}
 
     def note(self, line_item: str) -> None:
         """A snippet leaves; the last one allowed ends its share until more is heard."""
@@ -97,7 +110,7 @@ class Planner:
         left = self._allowed.get(line_item, 0) - 1
         self._allowed[line_item] = left
         if left <= 0:
-            self._shares[line_item] = 0.0
+            self._shares[line_item], self._reasons[line_item] = 0.0, pacing.ITS_PART
             self.changes += 1
 
     def observe(self, now: float) -> Chances:
@@ -119,41 +132,61 @@ class Planner:
 
     def plan(self, heard: Heard | None, outlook: Outlook | None, now: float, days: Days) -> None:
         """Plan every goal. While nothing is heard at all, not even from before, goals take nothing."""
+        for _ in self.planning(heard, outlook, now, days):
+            pass
+
+    def planning(self, heard: Heard | None, outlook: Outlook | None, now: float, days: Days) -> Iterator[None]:
+        """The same in steps of some milliseconds, between which ads may be decided: by the pace of before, until all
+        goals are planned.
+        """
+        catalog = self._catalog
         self.changes += 1
         if heard is None or self._catalog is None:
-            self._shares = {}
-            self.pace = Pace(self._shares, {}, {})
+            self._shares, self._reasons = {}, {}
+            self.pace = Pace(self._shares, self._reasons, {})
             return
         today, _ = days.locate(now)
         day = days.start(today), days.start(today + 1)
-        self._history.append((now, heard.whole))
-        while len(self._history) > 2 and self._history[1][0] <= now - pacing.SETTLES_S:
-            self._history.popleft()
-        shares, reasons, self.behind = {}, {}, 0
-        for goal in self._goals:
+        shares: dict[str, float] = {}
+        reasons: dict[str, str] = {}
+        behind, reached = set(), set()
+        for number, goal in enumerate(self._goals, 1):
+            if number % _AT_ONCE == 0:
+                yield
+                if self._catalog is not catalog:
+                    return
             line_item = goal.line_item
-            if not is_live(line_item, now):
+            if not goal.runs(now):
+                continue
+            if line_item.id not in heard.whole:  # it is new, and what it delivered before is still being read
+                shares[line_item.id] = 0.0
                 continue
             plan = self._plan(goal, heard, outlook, now, day)
             unseen = self.served.get(line_item.id, 0) - heard.seen.get(line_item.id, 0)
             allowed = pacing.allow(plan.left, unseen, heard.workers, heard.place, now)
             self._allowed[line_item.id] = allowed
-            shares[line_item.id] = plan.share if allowed else 0.0
-            reasons[line_item.id] = plan.reason
-            self.behind += plan.behind
-        self._shares = shares
-        self.pace = Pace(shares, reasons, self.pace.creatives)
+            shares[line_item.id] = pacing.coarse(plan.share) if allowed else 0.0
+            reasons[line_item.id] = plan.reason if allowed or not plan.share else pacing.ITS_PART
+            if plan.behind:
+                behind.add(line_item.id)
+            if plan.reached:
+                reached.add(line_item.id)
+        for name in [name for name, share in shares.items() if share and self._allowed.get(name, 0) <= 0]:
+            shares[name], reasons[name] = 0.0, pacing.ITS_PART  # it was served meanwhile
+        self.changes += 1
+        self._shares, self._reasons, self.behind = shares, reasons, frozenset(behind)
+        self.pace = Pace(shares, reasons, self.pace.creatives, frozenset(reached))
 
     def project(self, heard: Heard, outlook: Outlook | None, now: float, at: float, days: Days) -> Pace:
         """The pace that will be kept *at* a later instant, if the traffic is as expected and nothing is published."""
         today, day_at = days.locate(now)[0], days.locate(at)[0]
         day = days.start(today), days.start(today + 1)
         later = days.start(day_at), days.start(day_at + 1)
-        shares, reasons = {}, {}
+        shares, reasons, reached = {}, {}, set()
         for goal in self._goals:
             line_item = goal.line_item
             assert line_item.goal is not None
-            if not is_live(line_item, at):
+            if not goal.runs(at):
                 continue
             progress = Progress()
             if not line_item.goal.daily or day_at == today:
@@ -167,19 +200,14 @@ class Planner:
             plan = pacing.plan(line_item, ends, ahead, after, at)
             shares[line_item.id] = plan.share if plan.left >= 1 else 0.0
             reasons[line_item.id] = plan.reason
-        return Pace(shares, reasons, self.pace.creatives)
+            if plan.reached:
+                reached.add(line_item.id)
+        return Pace(shares, reasons, self.pace.creatives, frozenset(reached))
 
-    def earn(self, creatives: Mapping[str, Mapping[str, Figures]], hour: int) -> None:
-        """Weigh creatives, by line item, by what readers made of them until *hour*."""
-        found = {}
-        for line_item in self._catalog.measured if self._catalog else ():
-            if line_item.rotation is Rotation.OPTIMISED:
-                of = creatives.get(line_item.id, {})
-                seen = {name: of.get(name, Figures()) for name in line_item.creatives}
-                tried = {name: (one.clicks, one.impressions) for name, one in seen.items()}
-                found[line_item.id] = pacing.earn(tried, f"{line_item.id} {hour}")
+    def take(self, weights: Mapping[str, Mapping[str, float]]) -> None:
+        """Have creatives shown by these weights, by line item, from now on."""
         self.changes += 1
-        self.pace = Pace(self.pace.shares, self.pace.reasons, found)
+        self.pace = Pace(self.pace.shares, self.pace.reasons, weights, self.pace.reached)
 
     def _plan(
         self, goal: _Goal, heard: Heard, outlook: Outlook | None, now: float, day: tuple[float, float]
@@ -188,10 +216,14 @@ class Planner:
         assert line_item.goal is not None
         measure, name = line_item.goal.of, line_item.id
         found = (heard.today if line_item.goal.daily else heard.whole).get(name, Figures())
-        before, after = (one[1].get(name, Figures()) for one in (self._history[0], self._history[-1]))
-        counted = min(found.of(measure), max(0, after.of(measure) - before.of(measure)))
-        served = min(found.served, max(0, after.served - before.served))
-        progress = Progress(found.of(measure), found.served, counted, served)
+        trail = self._trails.setdefault(name, Trail())
+        trail.note(now, heard.whole.get(name, found).served, heard.recent.get(name, 0))
+        cohorts = trail.cohorts(now, day[0] if line_item.goal.daily else -inf)
+        cold_s = pacing.CLICKS_COLD_S if measure is Measure.CLICKS else lateness.COLD_S
+        late = lateness.learn((heard.ages.get((measure, slot), ()) for slot in goal.slots), cold_s)
+        most = pacing.surest(measure, found.of(measure), found.served)
+        coming, due = lateness.await_late(cohorts, late, found.of(measure), found.served, most)
+        progress = Progress(found.of(measure), found.served, coming, due)
         begins, ends = pacing.span(line_item, day)
         return pacing.plan(line_item, ends, progress, self._supply(goal, heard, outlook, begins, ends, now), now)
 
@@ -200,11 +232,12 @@ class Planner:
     ) -> Supply:
         if begins == -inf or ends == inf or now >= ends:
             return Supply(1.0)
-        linear = (now - begins) / (ends - begins)
+        runs_s = length_outside(goal.gaps, begins, ends)
+        linear = length_outside(goal.gaps, begins, now) / runs_s if runs_s else 1.0
         if outlook is None:
             return Supply(linear)
-        passed = outlook.passed(goal.slots, goal.spans, begins, ends, now)
-        left = outlook.expect(goal.slots, goal.spans, now, ends)
+        passed = outlook.passed(goal.slots, goal.spans, begins, ends, now, goal.gaps)
+        left = outlook.expect(goal.slots, goal.spans, now, ends, goal.gaps)
         if passed is None or left is None:
             return Supply(linear)
         return Supply(passed, left * self._reach(goal, heard.others))
@@ -216,9 +249,31 @@ class Planner:
         return min(1.0, max(0.001, (served + _PRIOR * (1 - goal.sponsored)) / (asked + _PRIOR)))
 
 
-def _sponsored(catalog: Catalog, line_item: LineItem) -> float:
+def _ready(catalog: Catalog, line_item: LineItem, shares: dict[int, float]) -> _Goal:
+    """*shares* is what sponsorships have of each slot, in percent, as far as it was added up."""
+    slots, spans = tuple(map(int, line_item.slots)), spans_of(line_item.hours)
+    pauses = catalog.pauses.get(line_item.id, ())
+    return _Goal(line_item, slots, spans, _sponsored(catalog, line_item, shares), pauses, gaps_of(pauses))
+
+
+def _sponsored(catalog: Catalog, line_item: LineItem, shares: dict[int, float]) -> float:
     """The part of its slots that sponsorships have, 0 to 1."""
     if line_item.priority is Priority.SPONSORSHIP:
         return 0.0
-    parts = [sum(one.line_item.share or 0.0 for one in catalog.bookings[slot].all) / 100 for slot in line_item.slots]
-    return min(0.95, sum(parts) / len(parts))
+    for slot in line_item.slots:
+        if slot not in shares:
+            shares[slot] = sum(one.line_item.share or 0.0 for one in catalog.bookings[slot].all)
+    return min(0.95, sum(shares[slot] for slot in line_item.slots) / 100 / len(line_item.slots))
+
+
+def weigh(
+    line_items: Iterable[LineItem], creatives: Mapping[str, Mapping[str, Figures]], hour: int
+) -> dict[str, dict[str, float]]:
+    """What the creatives of *line_items* have earned by what readers made of them until *hour*."""
+    found = {}
+    for line_item in line_items:
+        of = creatives.get(line_item.id, {})
+        seen = {name: of.get(name, Figures()) for name in line_item.creatives}
+        tried = {name: (one.clicks, one.impressions) for name, one in seen.items()}
+        found[line_item.id] = pacing.earn(tried, f"{line_item.id} {hour}")
+    return found

@@ -9,26 +9,29 @@ import base64
 import binascii
 import hmac
 import time
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from adserver.answering import Answering
-from adserver.answers import Headers
+from adserver.answers import Headers, Scope
 from adserver.catalog import Catalog
-from adserver.context import BadQuery
+from adserver.context import BadQuery, Query
 from adserver.decide import Decision, Filled, Page
+from adserver.documents import Document
 from adserver.errors import StoreRefused, StoreUnavailable
+from adserver.model import Format, Group, SlotId
 from adserver.pacer import read_pace
 from adserver.pacing import Pace
+from adserver.pauses import take_pauses
 from adserver.reload import LiveCatalog
 from adserver.render import render_empty, render_preview
 from adserver.store import open_store
-from adserver.versions import read_version_at
+from adserver.versions import FARTHEST_S, read_version_at
 
 _NOW_S = 1.0
-_FARTHEST_S = 400 * 86_400.0
 NOT_STAFF = "Parameter 'at' previews another instant and needs the staff token, as a Bearer token or a password."
 CHALLENGE = (b"www-authenticate", b'Basic realm="preview", charset="UTF-8"')
 
@@ -39,11 +42,28 @@ class Moment(Struct, frozen=True):
     catalog: Catalog
     at: float
     pace: Pace
+    is_now: bool = False
 
     @property
     def header(self) -> tuple[bytes, bytes]:
         """Says in an answer which instant it is of."""
         return b"adserver-preview", datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").encode()
+
+
+def narrow(document: Document, number: int, slots: Collection[int]) -> Catalog:
+    """The catalog of what decides about *slots*: a page has few, and a document may book thousands.
+
+    Beside their line items it has those in the other slots of goals among them, whose sponsorships leave these goals
+    a part of the traffic.
+    """
+    asked = frozenset(slots)
+    goals = (one for one in document.line_items if one.goal and not asked.isdisjoint(one.slots))
+    near = asked.union(*(one.slots for one in goals))
+    items = tuple(one for one in document.line_items if not near.isdisjoint(one.slots))
+    shown = {name for one in items for name in one.creatives}
+    creatives = tuple(one for one in document.creatives if one.id in shown)
+    less = structs.replace(document, line_items=items, creatives=creatives)
+    return Catalog(take_pauses(less, document.pauses), number)
 
 
 class Previews:
@@ -67,29 +87,46 @@ class Previews:
                 return False
         return bool(value) and hmac.compare_digest(value, self._token)
 
-    async def moment(self, at: str, headers: Headers) -> Moment:
-        """Raises BadQuery: 403 without the staff token, 400 for no instant, 503 while the store is away."""
+    async def moment(self, at: str, headers: Headers, slots: Callable[[Document], Collection[int]]) -> Moment:
+        """Everything that decides what *slots* show at an instant.
+
+        Raises BadQuery: 403 without the staff token, 400 for no instant, 503 while the store is away.
+        """
         if not self.allows(headers):
             raise BadQuery(NOT_STAFF, 403)
         live, now = self._live.current, time.time()
         instant = _parse(at, live.document.site.time_zone)
-        if abs(instant - now) > _FARTHEST_S:
+        if abs(instant - now) > FARTHEST_S:
             raise BadQuery("Parameter 'at' lies more than 400 days away.")
         if abs(instant - now) <= _NOW_S:
-            return Moment(live, instant, self._answering.pacer.planner.pace)
+            return Moment(live, instant, self._answering.pacer.planner.pace, is_now=True)
         await asyncio.sleep(0)  # requests begin without a task (see `http_speed`); from here on this one has its own
         try:
             async with open_store(self._url) as store:
-                catalog = live
+                document, number = live.document, live.version
                 if instant < now:
                     version = await read_version_at(store, instant)
                     if version is None:
                         raise BadQuery("Parameter 'at' lies before the first version that was published.")
-                    if version.number != live.version:
-                        catalog = Catalog(version.document, version.number)
+                    document, number = version.document, version.number
+                catalog = await asyncio.to_thread(narrow, document, number, slots(document))
                 return Moment(catalog, instant, await read_pace(store, catalog, now, instant))
         except (StoreUnavailable, StoreRefused):
             raise BadQuery("Another instant cannot be looked at while the store is away.", 503) from None
+
+    async def page(
+        self, moment: Moment, asks: tuple[SlotId | Group, ...], form: Format, query: Query, scope: Scope
+    ) -> Page:
+        """What a call asks for at that moment: now by the reader it names, else by one who has seen nothing yet.
+
+        Staff see third-party tags as readers do who have consented to them.
+        """
+        query = structs.replace(query, format=form)
+        context = self._answering.context_of(moment.catalog, asks, structs.replace(query, consent=True), scope)
+        if moment.is_now:
+            page, _ = await self._answering.decide_for(moment.catalog, asks, query, scope)
+            return structs.replace(page, context=context)
+        return Page(asks, form, context, {})
 
     def show(self, moment: Moment, page: Page) -> list[tuple[Decision, bytes]]:
         """What *page* shows at that moment; counts nothing."""

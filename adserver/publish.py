@@ -61,6 +61,7 @@ _NAMES = {
     "campaigns": "campaign",
     "line_items": "line item",
     "creatives": "creative",
+    "pauses": "pause",
 }
 
 

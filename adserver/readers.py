@@ -46,7 +46,7 @@ class Readers:
 
     def key(self, query: Query, headers: Headers) -> bytes:
         """Who reads, as 16 bytes; empty when nobody may know."""
-        if not query.reader or not query.consent or refuses(headers):
+        if not query.reader or not agrees(query, headers):
             return b""
         return hashlib.blake2s(query.reader.encode(), digest_size=16, key=self._salt, person=b"reader").digest()
 
@@ -65,6 +65,11 @@ class Readers:
                 if name == self._header:
                     return _code(value.decode("latin-1"))
         return _find_country(self._countries, client[0]) if self._countries else ""
+
+
+def agrees(query: Query, headers: Headers) -> bool:
+    """Whether the page says that its reader consented, and their browser does not say otherwise."""
+    return query.consent and not refuses(headers)
 
 
 def refuses(headers: Headers) -> bool:

@@ -39,6 +39,8 @@ class LiveCatalog:
     def __init__(self, on_change: Callable[[Catalog], None] = lambda _: None) -> None:
         self.current = Catalog(Document(), 0)
         self.assets: dict[str, bytes] = {}
+        self.preparing: list[Callable[[Catalog], None]] = []
+        """Called with a catalog before it goes live, in a thread beside the requests."""
         self.trouble: str | None = None
         self.confirmed = False
         """Whether the store was seen to hold this very version: it may have another one under the same number."""
@@ -131,7 +133,7 @@ async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
     with _gently():
         version = await asyncio.to_thread(versions.decode, data)
         same = number == live.current.version and version.document == live.current.document
-        catalog = live.current if same else await asyncio.to_thread(_compile, version, number)
+        catalog = live.current if same else await asyncio.to_thread(_prepare, live, version, number)
     assets = await _fetch_assets(live, store, settings, catalog)
     live.swap(version, catalog, assets)
     live.confirmed = True
@@ -156,6 +158,13 @@ def _gently() -> Iterator[None]:
         gc.freeze()
         gc.enable()
         sys.setswitchinterval(before)
+
+
+def _prepare(live: LiveCatalog, version: Version, number: int) -> Catalog:
+    catalog = _compile(version, number)
+    for prepare in live.preparing:
+        prepare(catalog)
+    return catalog
 
 
 def _compile(version: Version, number: int) -> Catalog:

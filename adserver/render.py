@@ -6,7 +6,7 @@ Rules: no inline script, event handler or style (it must live under a strict Con
 `tag` lives in a sandboxed frame without `allow-same-origin`, so it can reach neither the page nor its cookies.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import nh3
@@ -15,18 +15,22 @@ from adserver.catalog import Ad, Catalog
 from adserver.model import Creative, Format, Group, Kind, Political, Size, Slot, WhenEmpty
 
 Snippet = tuple[bytes, ...]
-"""A snippet's UTF-8 bytes, cut at every place where its token goes."""
+"""A snippet's UTF-8 bytes, cut at every place where its token goes; a newsletter's, where its path goes."""
 
 _TOKEN = "adserver-token-goes-here"  # noqa: S105 - a mark; no character in it is changed by escaping or by nh3
 _REL = "sponsored nofollow noopener"
-_CLICK_MACRO = "{click_url}"
+CLICK_MACRO = "{click_url}"
+LESS_MOTION = "(prefers-reduced-motion: reduce)"
 _PREVIEW = "PREVIEW"
+
+_ALONE = ' display="none"'
 
 _TAGS = (
     "a abbr b bdi blockquote br caption cite code dd del div dl dt em figcaption figure h2 h3 h4 h5 h6 hr i img ins"
     " kbd li mark ol p picture q s small source span strong sub sup table tbody td tfoot th thead time tr u ul wbr"
 )
-_ATTRIBUTES = {
+TAGS = frozenset(_TAGS.split())
+ATTRIBUTES = {
     "*": {"class", "dir", "lang", "title", "role", "aria-label", "aria-hidden"},
     "a": {"href", "target"},
     "img": {"src", "srcset", "alt", "width", "height", "loading", "decoding"},
@@ -35,16 +39,19 @@ _ATTRIBUTES = {
     "th": {"colspan", "rowspan", "scope"},
     "time": {"datetime"},
 }
+WHOLLY_REMOVED = {"script", "style", "template"}
+"""Of these, what is in them goes as well; of any other tag that is not allowed, the words in it stay."""
+SCHEMES = {"http", "https", "mailto", "tel"}
 
 
 def sanitise(markup: str) -> str:
     """Bought HTML without anything that runs, submits, embeds, styles or overlays."""
     return nh3.clean(
         markup,
-        tags=set(_TAGS.split()),
-        clean_content_tags={"script", "style", "template"},
-        attributes={name: set(allowed) for name, allowed in _ATTRIBUTES.items()},
-        url_schemes={"http", "https", "mailto", "tel"},
+        tags=set(TAGS),
+        clean_content_tags=WHOLLY_REMOVED,
+        attributes={name: set(allowed) for name, allowed in ATTRIBUTES.items()},
+        url_schemes=SCHEMES,
         link_rel=_REL,
     )
 
@@ -77,12 +84,14 @@ class _Scene:
         self.advertiser = advertiser
         self.click = f"{public_url}/c/{_TOKEN}"
         self.pixel = f"{public_url}/i/{_TOKEN}"
+        self.place = f"{public_url}/e/{_TOKEN}"
         self.image = f"{public_url}/assets/{self.creative.image}" if self.creative.image else None
+        self.still = f"{public_url}/assets/{self.creative.still}" if self.creative.still else None
         self.loading = "" if eager or not self.slot.lazy else ' loading="lazy"'
         self.label = _political_label(ad.creative.political) if ad.creative.political else ad.slot.label
         self.preview = preview
         if preview:
-            self.click = ad.creative.click_url or ""
+            self.click = self.place = ad.creative.click_url or ""
             self.label = f"{_PREVIEW} {self.label}"
 
     def attributes(self, kind: str) -> str:
@@ -108,26 +117,31 @@ def _native(scene: _Scene) -> str:
 
 
 def _email(scene: _Scene) -> str:
-    """A link and a picture or words, with absolute addresses and no pixel: a mail's image loads are no impressions."""
+    """A link and a picture or words, with the absolute addresses of their place in an issue, which stay when the ad's
+    own do not, and without a pixel: a mail's image loads are no impressions.
+    """
     creative = scene.creative
     if creative.kind is Kind.IMAGE:
-        source, alt = _attribute(scene.image or ""), _attribute(creative.alt)
+        source = _attribute((scene.image or "") if scene.preview else f"{scene.place}.img")
+        alt = _attribute(creative.alt)
         inner = f'<img src="{source}"{_measures(creative.size)} alt="{alt}" border="0">'
     else:
         inner = f"<strong>{_text(creative.title)}</strong>{' ' if creative.text else ''}{_text(creative.text)}"
     small = f"<small>{_text(scene.label)}</small><br>"
-    return f'{small}<a href="{_attribute(scene.click)}" rel="{_REL}">{inner}</a>{_political(creative.political)}'
+    return f'{small}<a href="{_attribute(scene.place)}" rel="{_REL}">{inner}</a>{_political(creative.political)}'
 
 
 def _amp(scene: _Scene) -> str:
+    """What an AMP page may hold: its own elements for pictures and pixels, with their sizes, and nothing that runs."""
     creative = scene.creative
-    if creative.kind is Kind.IMAGE:
-        inner = (
-            f'<amp-img src="{_attribute(scene.image or "")}"{_measures(creative.size)}'
-            f' alt="{_attribute(creative.alt)}" layout="intrinsic"></amp-img>'
-        )
-    else:
-        inner = _words(creative)
+    inner = "" if creative.kind is Kind.IMAGE else _words(creative)
+    if scene.image and (size := creative.size or creative.image_size):
+        rest = f'{_measures(size)} alt="{_attribute(creative.alt)}" layout="intrinsic"'
+        pictures = [(scene.image, "")]
+        if scene.still:
+            pictures = [(scene.image, f' media="not all and {LESS_MOTION}"'), (scene.still, f' media="{LESS_MOTION}"')]
+        shown = (f'<amp-img src="{_attribute(source)}"{rest}{media}></amp-img>' for source, media in pictures)
+        inner = "".join(shown) + inner
     return (
         f"<aside {scene.attributes(creative.kind.value)}>{_label(scene)}"
         f'<a class="adserver-link" href="{_attribute(scene.click)}" target="_blank" rel="{_REL}">{inner}</a>'
@@ -137,7 +151,9 @@ def _amp(scene: _Scene) -> str:
 
 
 def _amp_pixel(scene: _Scene) -> str:
-    return f'<amp-pixel src="{_attribute(scene.pixel)}" layout="nodisplay"></amp-pixel>'
+    """AMP takes no pixel by plain HTTP: where the service is asked by that, the page's own scheme is taken."""
+    source = scene.pixel.removeprefix("http:")
+    return f'<amp-pixel src="{_attribute(source)}" layout="nodisplay"></amp-pixel>'
 
 
 def _image_body(scene: _Scene) -> str:
@@ -154,12 +170,12 @@ def _native_body(scene: _Scene) -> str:
 
 
 def _html_body(scene: _Scene) -> str:
-    markup = sanitise(scene.creative.html.replace(_CLICK_MACRO, scene.click))
+    markup = sanitise(scene.creative.html.replace(CLICK_MACRO, scene.click))
     return f'<div class="adserver-html">{markup}</div>' + _political(scene.creative.political)
 
 
 def _tag_body(scene: _Scene) -> str:
-    markup = scene.creative.html.replace(_CLICK_MACRO, _attribute(scene.click))
+    markup = scene.creative.html.replace(CLICK_MACRO, _attribute(scene.click))
     frame = _frame(markup, scene.creative.size, f"{scene.label}: {scene.advertiser}", scene.loading)
     return frame + _political(scene.creative.political)
 
@@ -177,10 +193,14 @@ def _link(scene: _Scene, inner: str) -> str:
 
 
 def _picture(scene: _Scene) -> str:
-    return (
+    """An image; of one that moves, its still for readers who want less motion, which the browser chooses by itself."""
+    image = (
         f'<img src="{_attribute(scene.image or "")}"{_measures(scene.creative.size or scene.creative.image_size)}'
         f' alt="{_attribute(scene.creative.alt)}"{scene.loading} decoding="async">'
     )
+    if scene.still is None:
+        return image
+    return f'<picture><source media="{LESS_MOTION}" srcset="{_attribute(scene.still)}">{image}</picture>'
 
 
 def _words(creative: Creative) -> str:
@@ -219,25 +239,61 @@ def _political(facts: Political | None) -> str:
     )
 
 
-def render_empty(slot: Slot, form: Format) -> bytes:
-    """What stands in *slot* when nothing fills it: nothing, its empty box, or the passback in a sandboxed frame."""
-    if form is not Format.HTML or slot.when_empty is WhenEmpty.COLLAPSE:
+def render_empty(slot: Slot, form: Format, *, own: bool = False) -> bytes:
+    """What stands in *slot* when nothing fills it: nothing, its empty box, or the passback in a sandboxed frame.
+
+    *own* is for readers who have not consented to third parties: nothing stands in for the passback.
+    """
+    if form is not Format.HTML or slot.when_empty is WhenEmpty.COLLAPSE or (own and slot.passback):
         return b""
     inner = _frame(slot.passback, slot.sizes[0], slot.label) if slot.passback else ""
     kind = "passback" if inner else "empty"
     hidden = "" if inner else ' aria-hidden="true"'
     return (
-        f'<aside class="adserver adserver-{kind}" data-slot="{slot.id}"{_box(slot.sizes[0])}{hidden}>{inner}</aside>'
+        f'<aside class="adserver adserver-{kind}" data-slot="{slot.id}"{_box(slot.sizes[0])}{hidden}>'
+        f"{inner or _space(slot.label, slot.sizes)}</aside>"
     ).encode()
 
 
-def render_placeholder(ask: Slot | Group) -> bytes:
-    """A box for the page-side script to fill, safe to keep in any cache: it holds no ad and no token."""
+def render_placeholder(ask: Slot | Group, slots: Mapping[int, Slot] | None = None) -> bytes:
+    """A box for the page-side script to fill, safe to keep in any cache: it holds no ad and no token.
+
+    Its space is kept by what is in it, so that it needs no script and no style of its own. *slots* are a group's, by
+    id: any of them may answer.
+    """
     if isinstance(ask, Group):
-        return f'<div class="adserver adserver-placeholder" data-adserver-group="{_attribute(ask.id)}"></div>'.encode()
-    refresh = f' data-refresh="{ask.refresh_s}"' if ask.refresh_s else ""
-    box = _box(ask.sizes[0])
-    return f'<div class="adserver adserver-placeholder" data-adserver-slot="{ask.id}"{box}{refresh}></div>'.encode()
+        members = [slots[one.slot] for one in ask.slots] if slots else []
+        name, refresh = f'data-adserver-group="{_attribute(ask.id)}"', None
+    else:
+        members, name, refresh = [ask], f'data-adserver-slot="{ask.id}"', ask.refresh_s
+    sizes = [size for slot in members for size in slot.sizes]
+    box = _box(sizes[0]) if sizes else ""
+    often = f' data-refresh="{refresh}"' if refresh else ""
+    space = _space(members[0].label, sizes) if members else ""
+    return f'<div class="adserver adserver-placeholder" {name}{box}{often}>{space}</div>'.encode()
+
+
+def _space(label: str, sizes: Sequence[Size]) -> str:
+    """As much room as an ad of any of these sizes takes, with its label: a drawing of nothing for each size, which
+    `loader.css` lays over each other. Where that is missing only the first takes room.
+    """
+    drawings = (
+        f'<svg class="adserver-space" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+        f' aria-hidden="true"{_ALONE if number else ""}></svg>'
+        for number, (width, height) in enumerate(_outermost(sizes))
+    )
+    return f'<span class="adserver-label" aria-hidden="true">{_text(label)}</span>{"".join(drawings)}'
+
+
+def _outermost(sizes: Sequence[Size]) -> list[Size]:
+    """The first, and those that are the highest at some width of the page, to which each is scaled down."""
+    found = list(dict.fromkeys(sizes))
+    return [
+        one
+        for one in found
+        if one is found[0]
+        or not any(other != one and other[1] >= one[1] and other[1] * one[0] >= one[1] * other[0] for other in found)
+    ]
 
 
 def _box(size: Size | None) -> str:

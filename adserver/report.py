@@ -1,8 +1,9 @@
 """Delivery figures out of counts: per slot, line item, creative, day or hour.
 
-requests >= served >= impressions >= viewables, and clicks, each counted apart. What was filed as invalid is in its
-own column by reason and in none of the others: for each of the three events, gross - reasons = net, and net is what
-the figure of its name shows. Suspect events are in the net, and told apart.
+requests >= served >= impressions >= viewables, and clicks, each counted apart; and loads, how often the pictures of
+newsletters were fetched, by whatever fetched them. What was filed as invalid is in its own column by reason and in none
+of the others: for each of the three events, gross - reasons = net, and net is what the figure of its name shows.
+Suspect events are in the net, and told apart.
 """
 
 import re
@@ -16,12 +17,13 @@ from adserver.days import Days
 from adserver.events import INVALID, SUSPECT, Type
 
 DIMENSIONS = ("slot", "line_item", "creative", "day", "hour")
-FIGURES = ("requests", "served", "impressions", "viewables", "clicks")
+FIGURES = ("requests", "served", "impressions", "viewables", "clicks", "loads")
 APART = ("invalid", "invalid_by_type", "suspect", "gross")
 
-_FIELD = re.compile(r"(?:[1345]:[0-9]{1,2}:[0-9a-f]{14}|2:[0-9]{1,2}:[0-9]{1,10})(?::[a-z0-9-]+)?", re.ASCII)
+_FIELD = re.compile(r"(?:[13456]:[0-9]{1,2}:[0-9a-f]{14}|2:[0-9]{1,2}:[0-9]{1,10})(?::[a-z0-9-]+)?", re.ASCII)
 _AD = re.compile(r"[0-9]{1,10}/[^/]+/[^/]+")
 EVENT_FIGURES = ("impressions", "viewables", "clicks")
+_TYPES = {str(int(type_)): type_ for type_ in Type}
 _FIGURE = dict(zip((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK), EVENT_FIGURES, strict=True))
 _NUMBERED = {f"reason-{number}": reason for number, reason in enumerate(INVALID)}
 """What an older version called the reasons it did not know yet; its counts still mean the same."""
@@ -48,6 +50,7 @@ class Row(Struct, kw_only=True):
     impressions: int = 0
     viewables: int = 0
     clicks: int = 0
+    loads: int = 0
     suspect: dict[str, int] = field(default_factory=_nothing)
     invalid_by_type: dict[str, dict[str, int]] = field(default_factory=_no_reasons)
 
@@ -95,19 +98,40 @@ def _at(hour: int | str | None) -> float:
     return datetime.fromisoformat(str(hour)).timestamp()
 
 
+class Count(Struct, frozen=True):
+    """What a count's field says. *subject* is an ad's key (hex), or of an unfilled request the slot."""
+
+    type: Type
+    hour: int
+    subject: str
+    reason: str | None
+
+
+def parse_count(field: str) -> Count | None:
+    """The count in *field*; None for another program's: the fields of ours are written by `tally` alone."""
+    if not _FIELD.fullmatch(field):
+        return None
+    number, hour, subject, *rest = field.split(":")
+    return Count(_TYPES[number], int(hour), subject, _NUMBERED.get(rest[0], rest[0]) if rest else None)
+
+
+def name_of_ad(key: str, ads: Mapping[str, str]) -> str:
+    """The name of the ad with *key*, `slot/line item/creative`; of one that nobody has named, its key stands in it."""
+    name = ads.get(key, "")
+    return name if _AD.fullmatch(name) else f"/{key}/{key}"
+
+
 def _add(
-    found: dict[int | str | None, Row], day: int, count: str, n: int, ads: Mapping[str, str], by: str, days: Days
+    found: dict[int | str | None, Row], day: int, field: str, n: int, ads: Mapping[str, str], by: str, days: Days
 ) -> None:
-    if not _FIELD.fullmatch(count):
-        return  # another program's: the fields of ours are written by `tally` alone
-    number, hour, subject, *rest = count.split(":")
-    type_ = Type(int(number))
-    reason = _NUMBERED.get(rest[0], rest[0]) if rest else None
+    count = parse_count(field)
+    if count is None:
+        return
+    type_, reason = count.type, count.reason
     if type_ is Type.UNFILLED:
-        slot, line_item, creative = subject, None, None
+        slot, line_item, creative = count.subject, None, None
     else:
-        name_of_ad = ads.get(subject, "")
-        slot, line_item, creative = (name_of_ad if _AD.fullmatch(name_of_ad) else f"/{subject}/{subject}").split("/")
+        slot, line_item, creative = name_of_ad(count.subject, ads).split("/")
     match by:
         case "slot":
             name: int | str | None = int(slot) if slot else None
@@ -118,7 +142,7 @@ def _add(
         case "day":
             name = days.date(day).isoformat()
         case _:
-            name = days.describe(day, int(hour))
+            name = days.describe(day, count.hour)
     row = found.get(name)
     if row is None:
         row = found[name] = Row(name=name)
@@ -127,6 +151,8 @@ def _add(
     elif type_ is Type.SERVED:
         row.requests += n
         row.served += n
+    elif type_ is Type.LOAD:
+        row.loads += n
     elif reason and reason != SUSPECT:
         reasons = row.invalid_by_type[_FIGURE[type_]]
         reasons[reason] = reasons.get(reason, 0) + n

@@ -32,6 +32,19 @@ def read_keys(settings: Settings) -> Keys:
         raise BadSecret(f"{path}: {error}") from None
 
 
+def read_private(path: str) -> str:
+    """A secret somebody else wrote into a file that not everybody may read. Raises BadSecret."""
+    file = Path(path)
+    try:
+        if file.stat().st_mode & 0o007:
+            raise BadSecret(f"{file} can be read or written by everybody on this machine; run: chmod 600 {file}")
+        return file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise BadSecret(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise BadSecret(f"{file}: expected plain ASCII") from None
+
+
 def staff_token_path(settings: Settings) -> Path:
     return Path(settings.staff_token_file) if settings.staff_token_file else settings.data / "staff-token"
 
@@ -48,13 +61,9 @@ def read_staff_token(settings: Settings, keys: Keys) -> str:
                 path.unlink(missing_ok=True)
                 _create_once(path, token)
             return token
-        if path.stat().st_mode & 0o007:
-            raise BadSecret(f"{path} can be read or written by everybody on this machine; run: chmod 600 {path}")
-        token = path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise BadSecret(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError:
-        raise BadSecret(f"{path}: expected plain ASCII") from None
+    token = read_private(str(path))
     if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise BadSecret(f"{path}: expected a token of at least {_SHORTEST_TOKEN} characters without blanks")
     return token

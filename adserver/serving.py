@@ -1,17 +1,19 @@
 """The ad routes: `GET /ads/{id}`, one slot's snippet, and `GET /ads?id=…`, several slots as JSON.
 
 Raw ASGI in front of Starlette's router, because the router alone costs a third of a snippet's time. Nothing here
-awaits anything outside the process.
+awaits anything outside the process, but `Letters` and `Answering.decide_for`, each with a budget.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adserver.answering import Answering, Edition
+from adserver.answering import Answering, Edition, find_asks, read_id, slots_of
 from adserver.answers import (
     HTML,
     JSON,
@@ -29,12 +31,17 @@ from adserver.answers import (
 from adserver.catalog import Ad
 from adserver.context import PLAIN, BadQuery, Query, parse_query
 from adserver.decide import Decision, Filled, Page
-from adserver.model import Format, NoFill, Slot, SlotId
+from adserver.documents import Document
+from adserver.letters import Letters
+from adserver.model import Format, Group, NoFill, Slot, SlotId
 from adserver.previews import Moment, Previews
 from adserver.render import render_placeholder
 
 _MOST_SHOWN = 64
 _FILLED = b"".join(b"%b: %b\r\n" % header for header in (HTML, NO_STORE, NOSNIFF))
+_EMPTY = {
+    reason.value: wire([NO_STORE, NOSNIFF, (b"adserver-reason", reason.value.encode())], b"") for reason in NoFill
+}
 
 
 class Delivery:
@@ -46,7 +53,9 @@ class Delivery:
         responses: Responses,
         allowed_origins: Iterable[str] = (),
         previews: Previews | None = None,
+        letters: Letters | None = None,
     ) -> None:
+        self._letters = letters
         self._answering = answering
         self._previews = previews
         self._responses = responses
@@ -64,6 +73,9 @@ class Delivery:
         if isinstance(decision, Filled):
             self._responses.note("ad", 200)
             return 200, b"%bcontent-length: %d\r\n\r\n%b" % (_FILLED, len(body), body)
+        if not body:
+            self._responses.note("ad", 204)
+            return 204, _EMPTY[decision.reason.value]
         status, headers = _say(decision, body)
         self._responses.note("ad", status)
         return status, wire(headers, body)
@@ -91,8 +103,11 @@ class Delivery:
             return
         if query.format is Format.PLACEHOLDER:
             status, headers, body = self._placeholder(edition, edition.catalog.slots[slot])
+        elif query.format is Format.EMAIL and method == "GET" and self._letters:
+            [(decision, body)] = await self._letters.fill(edition, (slot,), query)
+            status, headers = _say(decision, body)
         else:
-            page, reader = await self._answering.decide_for(edition, (slot,), query, scope)
+            page, reader = await self._answering.decide_for(edition.catalog, (slot,), query, scope)
             if method == "HEAD":
                 status, headers, body = self._head(edition, page)
             else:
@@ -105,8 +120,8 @@ class Delivery:
 
     async def _preview(self, previews: Previews, query: Query, slot: SlotId, scope: Scope, send: Send) -> None:
         """One slot's snippet at another instant. Raises BadQuery."""
-        moment = await previews.moment(query.at, scope["headers"])
-        page = Page((slot,), _shown(query.format), query.context, {})
+        moment = await previews.moment(query.at, scope["headers"], lambda _: (slot,))
+        page = await previews.page(moment, (slot,), _shown(query.format), query, scope)
         [(decision, body)] = previews.show(moment, page)
         status, headers = _say(decision, body)
         if scope["method"] == "HEAD":
@@ -140,7 +155,9 @@ class Delivery:
             query = parse_query(scope["query_string"])
             if not query.ids:
                 raise BadQuery("Name at least one slot, such as /ads?id=889990&id=889991.")
-            moment = await self._previews.moment(query.at, scope["headers"]) if query.at and self._previews else None
+            moment = None
+            if query.at and self._previews:
+                moment = await self._previews.moment(query.at, scope["headers"], partial(_slots_named, query.ids))
         except BadQuery as error:
             await self._responses.problem(send, "ads", error.status, str(error))
             return
@@ -149,7 +166,7 @@ class Delivery:
             return
         edition = self._answering.edition()
         if moment and self._previews:
-            await self._preview_several(self._previews, moment, query, send)
+            await self._preview_several(self._previews, moment, query, scope, send)
             return
         entries, caching = await self._fill(edition, query, scope)
         body = msgspec.json.encode({"version": edition.catalog.version, "ads": entries})
@@ -158,59 +175,81 @@ class Delivery:
             self._allow_origin(scope, headers)
         await self._responses.send(send, "ads", 200, headers, body)
 
-    async def _preview_several(self, previews: Previews, moment: Moment, query: Query, send: Send) -> None:
-        known = {str(slot): SlotId(slot) for slot in moment.catalog.slots}
-        slots = tuple(dict.fromkeys(known[text] for text in query.ids if text in known))
-        found = dict(
-            zip(slots, previews.show(moment, Page(slots, _shown(query.format), query.context, {})), strict=True)
-        )
-        entries = {
-            text[:_MOST_SHOWN]: _describe(*found[known[text]], 0)
-            if text in known
-            else _entry(b"", None, NoFill.UNKNOWN_SLOT, 0)
-            for text in query.ids
-        }
+    async def _preview_several(
+        self, previews: Previews, moment: Moment, query: Query, scope: Scope, send: Send
+    ) -> None:
+        asks = find_asks(moment.catalog.document)
+        known = {text: ask for text in query.ids if (ask := read_id(asks, text)) is not None}
+        page = await previews.page(moment, tuple(known.values()), _shown(query.format), query, scope)
+        found = dict(zip(known, previews.show(moment, page), strict=True))
+        entries = {}
+        for text in query.ids:
+            if text in found:
+                entries[text] = _describe(*found[text], 0)
+            else:
+                entries[text[:_MOST_SHOWN]] = _entry(b"", None, NoFill.UNKNOWN_SLOT, 0)
         at = moment.header[1].decode()
         body = msgspec.json.encode({"version": moment.catalog.version, "preview": at, "ads": entries})
         await self._responses.send(send, "ads", 200, [JSON, NO_STORE, NOSNIFF, moment.header, length(body)], body)
 
     async def explain(self, request: Request) -> Response:
-        """Why this worker would answer the next view of a slot as it would; decides and counts nothing."""
-        edition = self._answering.edition()
-        slot = edition.slots.get(request.path_params["id"].encode("utf-8", "replace"))
-        if slot is None:
-            return problem_response(404, "There is no slot with this ad id. Ad ids are plain numbers, such as 889990.")
+        """Why this worker would answer the next view of a slot as it would; decides and counts nothing.
+
+        Slots that the query names are on the same page, after it; `at` asks about another instant, as a preview does.
+        """
+        edition, headers = self._answering.edition(), {"cache-control": "no-store", "x-content-type-options": "nosniff"}
         try:
             query = parse_query(request.scope["query_string"])
+            moment = None
+            if query.at and self._previews:
+                ids = partial(_slots_named, (request.path_params["id"], *query.ids))
+                moment = await self._previews.moment(query.at, request.scope["headers"], ids)
         except BadQuery as error:
             return problem_response(error.status, str(error))
-        page, _ = await self._answering.decide_for(edition, (slot,), query, request.scope)
-        [found] = self._answering.explain(edition, page)
-        headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-        return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")
+        known = {str(slot): SlotId(slot) for slot in (moment.catalog if moment else edition.catalog).slots}
+        asked = tuple(dict.fromkeys((request.path_params["id"], *query.ids)))
+        if not known.keys() >= set(asked):
+            return problem_response(404, "There is no slot with this ad id. Ad ids are plain numbers, such as 889990.")
+        slots = tuple(known[text] for text in asked)
+        if moment and self._previews:
+            page = await self._previews.page(moment, slots, _shown(query.format), query, request.scope)
+            first, *others = self._answering.explain_at(moment.catalog, moment.at, page, moment.pace)
+            headers["adserver-preview"] = moment.header[1].decode()
+        else:
+            page, _ = await self._answering.decide_for(edition.catalog, slots, query, request.scope)
+            first, *others = self._answering.explain(edition, page)
+        body = msgspec.json.encode({**structs.asdict(first), "others": others})
+        return Response(body, headers=headers, media_type="application/json")
 
     async def _fill(self, edition: Edition, query: Query, scope: Scope) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
         """An entry for each id asked, and the answer's cache-control header."""
-        asked = [edition.slots.get(text.encode("utf-8", "replace")) for text in query.ids]
-        slots = tuple(dict.fromkeys(slot for slot in asked if slot is not None))
-        now = self._answering.now()
-        ages = {slot: edition.max_age(slot, now) for slot in slots}
+        asked = {text: read_id(edition.asks, text) for text in query.ids}
+        known = {text: ask for text, ask in asked.items() if ask is not None}
+        asks, now = tuple(known.values()), self._answering.now()
+        ages = [edition.max_age(ask, now) for ask in asks]
         if query.format is Format.PLACEHOLDER:
-            found = {
-                slot: _entry(render_placeholder(edition.catalog.slots[slot]), None, None, ages[slot]) for slot in slots
-            }
-            caching = keep_for(min(ages.values(), default=0))
+            slots = edition.catalog.slots
+            boxes = (render_placeholder(ask if isinstance(ask, Group) else slots[ask], slots) for ask in asks)
+            made = [_entry(box, None, None, age) for box, age in zip(boxes, ages, strict=True)]
+            caching = keep_for(min(ages, default=0))
+        elif query.format is Format.EMAIL and self._letters:
+            answers = await self._letters.fill(edition, asks, query)
+            made = [_describe(*answer, age) for answer, age in zip(answers, ages, strict=True)]
+            caching = NO_STORE
         else:
-            page, reader = await self._answering.decide_for(edition, slots, query, scope)
+            page, reader = await self._answering.decide_for(edition.catalog, asks, query, scope)
             answers = self._answering.answer(edition, page, now)
             self._answering.remember(edition, (decision for decision, _ in answers), reader)
-            found = {slot: _describe(*answer, ages[slot]) for slot, answer in zip(slots, answers, strict=True)}
+            made = [_describe(*answer, age) for answer, age in zip(answers, ages, strict=True)]
             caching = NO_STORE
+        found = dict(zip(known, made, strict=True))
         entries = {}
-        for text, slot in zip(query.ids, asked, strict=True):
-            if slot is None:
+        for text in asked:
+            if text in found:
+                entries[text] = found[text]
+            else:
                 self._answering.note_unknown()
-            entries[text[:_MOST_SHOWN]] = _entry(b"", None, NoFill.UNKNOWN_SLOT, 0) if slot is None else found[slot]
+                entries[text[:_MOST_SHOWN]] = _entry(b"", None, NoFill.UNKNOWN_SLOT, 0)
         return entries, caching
 
 
@@ -227,9 +266,11 @@ def _queried(edition: Edition, target: bytes) -> Page | None:
         query = parse_query(text)
     except BadQuery:
         return None
-    if query.at or query.reader or query.format is Format.PLACEHOLDER:
+    if query.at or query.reader or query.format in (Format.PLACEHOLDER, Format.EMAIL):
         return None
-    page = Page((slot,), query.format, query.context)
+    if query.consent and slot in edition.catalog.third_party:
+        return None  # a header may say otherwise
+    page = Page((slot,), query.format, edition.unasked((slot,), query.context))
     edition.remember(target, page)
     return page
 
@@ -237,6 +278,12 @@ def _queried(edition: Edition, target: bytes) -> Page | None:
 def _shown(form: Format) -> Format:
     """A placeholder holds no ad to preview: what will fill it is shown."""
     return Format.HTML if form is Format.PLACEHOLDER else form
+
+
+def _slots_named(ids: Iterable[str], document: Document) -> set[int]:
+    """The slots that may answer a page call for *ids*."""
+    known = find_asks(document)
+    return set(slots_of(ask for text in ids if (ask := read_id(known, text)) is not None))
 
 
 def _say(decision: Decision, body: bytes) -> tuple[int, Headers]:

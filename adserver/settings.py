@@ -21,7 +21,15 @@ from adserver.store_url import parse_store_url
 
 PREFIX = "ADSERVER_"
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
+_LOOPBACK = r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?"
+_ISSUER = re.compile(rf"(?:https://[^/?#@\s]{{1,255}}|{_LOOPBACK})(?:/[^?#\s]{{0,500}})?", re.ASCII)
+_CLIENT = re.compile(r"[!-~]{1,300}", re.ASCII)
+_DOMAIN = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{2,63}", re.ASCII)
 _LONGEST_SOCKET = 103  # sun_path has 104 bytes on macOS, 108 on Linux
+
+
+RECEIPT_BYTES = 60
+"""What a receipt takes on disk, and less: see tests/edges/test_keeping.py."""
 
 
 class BadSetting(AdserverError):
@@ -35,7 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     ops_port: Annotated[
         Annotated[int, Meta(ge=1, le=65535)] | None,
-        Meta(description="move /metrics, /readyz, /openapi.json and /api to a port of their own"),
+        Meta(description="move /metrics, /readyz, /openapi.json, /api/report and /api/explain to a port of their own"),
     ] = None
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=256)] | None, Meta(description="worker processes; default: the cores")
@@ -92,11 +100,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=400, description="days that what decisions were made of is kept for receipts; 0: none")
     ] = 30.0
     receipt_mb: Annotated[
-        int, Meta(ge=1, description="most megabytes of receipts on this machine; the oldest go first")
-    ] = 1024
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="most megabytes of receipts on this machine, the oldest go first; default: what these days "
+            "take, of so many a second of each worker, at 60 bytes each"
+        ),
+    ] = None
     receipts_per_second: Annotated[
-        int, Meta(ge=0, description="most decisions a second of one worker that get a receipt")
-    ] = 100
+        int,
+        Meta(ge=0, description="most decisions a second of one worker that get a receipt; of more an even sample does"),
+    ] = 20
     archive_url: Annotated[
         str | None,
         Meta(
@@ -118,6 +131,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     keep_counts_days: Annotated[
         float, Meta(ge=40, le=4000, description="days the store keeps a closed day's totals; the archive keeps them on")
     ] = 400.0
+    oidc_issuer: Annotated[
+        str, Meta(description="sign-in provider of the console, an OpenID Connect issuer such as https://login.example")
+    ] = ""
+    oidc_client_id: Annotated[str, Meta(description="what the sign-in provider knows this service by")] = ""
+    oidc_client_secret_file: Annotated[
+        str | None, Meta(description="file with the secret that the sign-in provider gave this service; default: none")
+    ] = None
+    oidc_domains: Annotated[
+        str, Meta(description="domains, separated by blanks, whose e-mail addresses may sign in by the provider")
+    ] = ""
+    oidc_role: Annotated[
+        Literal["viewer", "sales", "none"],
+        Meta(description="role of people who sign in by the provider for the first time; none: only who was added"),
+    ] = "viewer"
     log_format: Annotated[Literal["text", "json"], Meta(description="log lines to read, or to collect")] = "text"
     access_log: Annotated[bool, Meta(description="log every request, with the address truncated")] = False
     grace_s: Annotated[float, Meta(ge=0, le=3600, description="seconds a stop may take to answer and to count")] = 20.0
@@ -140,6 +167,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     def receipts(self) -> Path:
         """Where receipts are kept."""
         return self.data / "receipts"
+
+    @property
+    def receipt_bytes(self) -> int:
+        """How much room they may take on this machine."""
+        if self.receipt_mb is not None:
+            return self.receipt_mb * 1_000_000
+        a_second = self.receipts_per_second * (self.workers or cores())
+        return int(self.receipt_days * 86_400 * a_second * RECEIPT_BYTES)
 
     @property
     def journals(self) -> Path:
@@ -251,6 +286,30 @@ def _check(settings: Settings) -> None:
         raise BadSetting("ADSERVER_ARCHIVE_URL: expected file:///…, or an object store such as s3://bucket/path")
     if settings.redis_url:
         _check_redis_url(settings)
+    _check_oidc(settings)
+
+
+def _check_oidc(settings: Settings) -> None:
+    issuer = settings.oidc_issuer
+    if not issuer:
+        if settings.oidc_client_id:
+            raise BadSetting("ADSERVER_OIDC_CLIENT_ID is set without ADSERVER_OIDC_ISSUER; set both, or neither")
+        return
+    if not _ISSUER.fullmatch(issuer):
+        raise BadSetting(
+            f"ADSERVER_OIDC_ISSUER is {issuer!r:.80}; expected the provider's https:// address without '?' and '#', "
+            "exactly as its discovery document says it (http:// on this machine only)"
+        )
+    if not _CLIENT.fullmatch(settings.oidc_client_id):
+        raise BadSetting("ADSERVER_OIDC_CLIENT_ID: expected the client's id at the provider, such as adserver")
+    for domain in settings.oidc_domains.split():
+        if not _DOMAIN.fullmatch(domain):
+            raise BadSetting(f"ADSERVER_OIDC_DOMAINS names {domain!r:.60}; expected domains such as courier.example")
+    if settings.oidc_role != "none" and not settings.oidc_domains.split():
+        raise BadSetting(
+            "ADSERVER_OIDC_DOMAINS names nobody, so everybody with an account at the provider could sign in; name "
+            "your domains, or set ADSERVER_OIDC_ROLE=none and add people by name"
+        )
 
 
 def _check_redis_url(settings: Settings) -> None:

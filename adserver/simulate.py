@@ -1,12 +1,14 @@
 """Days of made-up traffic through the real deciding and planning: do goals end where they should, and how evenly?
 
 The traffic has quiet nights, weekdays unlike weekends, 10 % of noise and one hour that nobody foresaw with four times
-as many readers. Several workers hear of each other's deliveries a second late. The same traffic is then paced by two
+as many readers. Half of the impressions come at once, the others seconds or minutes later, some never. Several workers
+hear of each other's deliveries a second late. The same traffic is then paced by two
 rules that ad servers are known for, so that the difference is seen: by the clock alone, and as fast as possible.
 """
 
+import heapq
 from collections.abc import Callable, Sequence
-from math import cos, exp, pi, sqrt
+from math import cos, exp, inf, pi, sqrt
 from random import Random
 
 from msgspec import Struct
@@ -16,6 +18,7 @@ from adserver.days import Days
 from adserver.decide import Filled, Page, decide
 from adserver.documents import Document
 from adserver.hours import Week
+from adserver.lateness import EDGES_S, classify
 from adserver.model import (
     Advertiser,
     Campaign,
@@ -133,6 +136,10 @@ class _Run:
         self._last = {one.id: days.start(_START_DAY) for one in catalog.goals}
         self._gaps = {one.id: 0.0 for one in catalog.goals}
         self._stale: tuple[dict[str, Figures], list[dict[str, int]]] = ({}, [{} for _ in self._planners])
+        self._coming: list[tuple[float, int, str, int, float]] = []
+        self._ages = {(Measure.IMPRESSIONS, int(slot)): [0] * len(EDGES_S) for slot in catalog.slots}
+        self._slot = {one.id: int(one.slots[0]) for one in catalog.goals}
+        self._late = Random(settings.seed + 1)  # noqa: S311
 
     def go(self, start: float, n: int) -> None:
         """Five minutes with *n* requests of each slot."""
@@ -156,6 +163,7 @@ class _Run:
 
     def _plan(self, now: float) -> None:
         """Every worker plans by what was true a second ago."""
+        self._arrive(now)
         whole, seen = self._stale
         self._stale = (
             {name: Figures(one.served, one.impressions) for name, one in self._figures.items()},
@@ -164,7 +172,7 @@ class _Run:
         said: list[Chances] = [dict(planner.observe(now)) for planner in self._planners]
         for place, planner in enumerate(self._planners):
             others = tuple(said[:place] + said[place + 1 :])
-            heard = Heard(whole, whole, seen[place], len(self._planners), place, others)
+            heard = Heard(whole, whole, seen[place], len(self._planners), place, others, ages=self._ages)
             planner.plan(heard, self._outlook, now, self._days)
 
     def _serve(self, now: float) -> None:
@@ -193,13 +201,27 @@ class _Run:
         figures = self._figures[name]
         figures.served += 1
         if self._dice.random() < _RENDERED:
-            figures.impressions += 1
-            self._hours[name][-1] += 1
+            entry = now + self._lag(), len(self._coming), name, len(self._hours[name]) - 1, now
+            heapq.heappush(self._coming, entry)
             self._gaps[name] = max(self._gaps[name], now - self._last[name])
             self._last[name] = now
 
+    def _lag(self) -> float:
+        """Seconds until an impression comes: at once at the top of a page, minutes later further down."""
+        kind = self._late.random()
+        return 1.0 if kind < 0.5 else self._late.expovariate(1 / (20.0 if kind < 0.8 else 120.0))
+
+    def _arrive(self, now: float) -> None:
+        """Count the impressions that have come by *now*, each in the hour its snippet was served."""
+        while self._coming and self._coming[0][0] <= now:
+            at, _, name, hour, served = heapq.heappop(self._coming)
+            self._figures[name].impressions += 1
+            self._hours[name][hour] += 1
+            self._ages[Measure.IMPRESSIONS, self._slot[name]][classify(at - served // 60 * 60)] += 1
+
     def outcome(self, line_item: LineItem, sold: float | None) -> Outcome:
         assert line_item.goal is not None
+        self._arrive(inf)
         name = line_item.id
         hours = [(n / of, of) for n, of in zip(self._hours[name], self._requests, strict=True) if of]
         mean = sum(self._hours[name]) / sum(self._requests)

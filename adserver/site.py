@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 
 import msgspec
@@ -11,14 +13,17 @@ from starlette.responses import Response
 
 from adserver import repair
 from adserver.answers import problem_response
-from adserver.articles import Articles, prepare
+from adserver.articles import Articles, prepare, slots_asked
 from adserver.context import MOST_IDS, BadQuery, parse_query
+from adserver.errors import StoreRefused, StoreUnavailable
 from adserver.model import Format
 from adserver.openapi import describe
 from adserver.previews import CHALLENGE, Previews
 from adserver.reload import LiveCatalog
 from adserver.settings import Settings
+from adserver.store import open_store
 from adserver.targeting import know
+from adserver.versions import read_asset
 
 _ASSET = re.compile(r"[0-9a-f]{32}\.(png|jpg|gif|webp|avif)", re.ASCII)
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp", "avif": "image/avif"}
@@ -54,7 +59,17 @@ class Site(Struct):
         path = self.settings.data / "assets" / name  # of an earlier version
         if path.is_file():
             return Response(await asyncio.to_thread(path.read_bytes), headers=headers, media_type=_MEDIA[match[1]])
+        if (data := await self._read_drafted(name)) is not None:
+            return Response(data, headers=headers, media_type=_MEDIA[match[1]])
         return problem_response(404, "There is no such file.")
+
+    async def _read_drafted(self, name: str) -> bytes | None:
+        """An image that was uploaded and is not published: previews show it."""
+        await asyncio.sleep(0)  # requests begin without a task (see `http_speed`); from here on this one has its own
+        with suppress(StoreUnavailable, StoreRefused):
+            async with open_store(self.settings.store_url) as store:
+                return await read_asset(store, name)
+        return None
 
     async def openapi(self, _: Request) -> Response:
         body = msgspec.json.encode(describe(self.settings.base_url))
@@ -64,24 +79,27 @@ class Site(Struct):
         return Response(None, 204, {"cache-control": "public, max-age=86400"})
 
     async def sample_page(self, request: Request) -> Response:
-        """The sample article, filled in the very way `/render` fills one; with `at=` as it is at another instant."""
+        """The sample article, filled in the very way `/render` fills one; with `at=` as it is at another instant, with
+        `format=placeholder` as a page cache would keep it, for `/loader.js` to fill.
+        """
         if not self.live.current.document.site.sample:
             return problem_response(404, "This is an ad server; its addresses are described in /openapi.json.")
-        article = prepare(repair.read(_sample("page.html"), MOST_IDS))
+        article = prepare(repair.read(sample_text("page.html"), MOST_IDS))
         extra: dict[str, str] = {}
-        if request.query_params.get("at"):
+        if "at" in request.query_params:
             try:
                 query = structs.replace(parse_query(request.scope["query_string"]), context=SAMPLE_CONTEXT)
-                moment = await self.previews.moment(query.at, request.scope["headers"])
+                moment = await self.previews.moment(query.at, request.scope["headers"], partial(slots_asked, article))
             except BadQuery as error:
                 status = 401 if error.status == 403 else error.status  # so that a browser asks for it
                 challenge = dict([CHALLENGE]) if status == 401 else {}
                 named = {name.decode(): value.decode() for name, value in challenge.items()}
                 return problem_response(status, str(error), named)
-            body = self.articles.preview(moment, article, query)
+            body = await self.articles.preview(moment, article, query, request.scope)
             extra = {name.decode(): value.decode() for name, value in [moment.header]}
         else:
-            body = self.articles.fill(article, Format.HTML, self.articles.page(article, SAMPLE_CONTEXT)).body
+            form = Format.PLACEHOLDER if request.query_params.get("format") == "placeholder" else Format.HTML
+            body = self.articles.fill(article, form, self.articles.page(article, SAMPLE_CONTEXT)).body
         policy = (
             f"default-src 'self'; img-src 'self' {self.settings.base_url}; "
             "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -93,8 +111,9 @@ class Site(Struct):
         name = request.path_params["name"]
         if name not in _SAMPLE or not self.live.current.document.site.sample:
             return problem_response(404, "There is no such file.")
-        return Response(_sample(name), headers=_NO_STORE, media_type=_SAMPLE[name])
+        return Response(sample_text(name), headers=_NO_STORE, media_type=_SAMPLE[name])
 
 
-def _sample(name: str) -> str:
+def sample_text(name: str) -> str:
+    """A file of the sample article."""
     return files("adserver").joinpath("sample", name).read_text(encoding="utf-8")

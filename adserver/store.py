@@ -11,7 +11,7 @@ import hashlib
 import random
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from struct import Struct as Layout
 from typing import Any
@@ -53,7 +53,7 @@ CLOSING = "as:closing"
 SINCE = "since"
 """The registry's own birth, Unix seconds: one that was just wiped does not know everybody yet."""
 
-_COUNT = re.compile(rb"[1-5]:[0-9]{1,2}:[0-9a-f]{1,14}(?::[a-z0-9-]+)?")
+_COUNT = re.compile(rb"[1-6]:[0-9]{1,2}:[0-9a-f]{1,14}(?::[a-z0-9-]+)?")
 _CURSOR = re.compile(rb"@[0-9a-f]{16}")
 NOBODY = bytes(8)
 """The producer of what is counted without a journal; see apply.lua."""
@@ -268,9 +268,13 @@ class Store:
 
     async def counts(self, day: int, part: str = "", hours: Iterable[int] = range(25)) -> dict[str, int]:
         """A day's count fields, or those of some *hours*. Reads the directories first: token bits are never pulled."""
-        key = partition(day, part)
-        directories = await self._ask(self._redis.hmget(key, [f"F{hour}" for hour in hours]))
+        directories = await self._ask(self._redis.hmget(partition(day, part), [f"F{hour}" for hour in hours]))
         fields = [name for text in directories if text for name in text.decode("ascii", "replace").split("\n") if name]
+        return await self.counts_of(day, fields, part)
+
+    async def counts_of(self, day: int, fields: Sequence[str], part: str = "") -> dict[str, int]:
+        """Those of a day's count *fields* that there are."""
+        key = partition(day, part)
         found: dict[str, int] = {}
         for start in range(0, len(fields), 1000):
             some = fields[start : start + 1000]
@@ -395,7 +399,10 @@ class Store:
         return _texts(await self._ask(self._redis.hgetall(ADS)))
 
     async def ask(self, *command: str | bytes | int) -> Any:
-        """One plain command on one key, for what is not counting. Raises StoreUnavailable or StoreRefused."""
+        """A command on one key, or on several that share a hash tag, for what is not counting.
+
+        Raises StoreUnavailable or StoreRefused.
+        """
         return await self._ask(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
 
     async def confirm(self, day: int, producer: bytes) -> "int | Unconfirmed":
@@ -610,7 +617,8 @@ async def _open_server(connection: "aioredis.Redis | _Cluster") -> "AsyncIterato
     try:
         yield connection
     finally:
-        await connection.aclose()
+        with suppress(RedisError, TimeoutError):  # a socket that is not closed in time is given up, with what was asked
+            await connection.aclose()
 
 
 @asynccontextmanager

@@ -158,7 +158,7 @@ def _serve(settings: Settings) -> None:
         embedded = _start_embedded(settings)
         asyncio.run(_expect_a_catalog(settings))
         supervisor = Supervisor(config, sockets, settings, embedded)
-        _announce(settings)
+        _announce(settings, asyncio.run(_welcome(settings)))
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise CannotServe("a worker could not start; the log above says why")
@@ -277,7 +277,21 @@ def _start_embedded(settings: Settings) -> "EmbeddedStore | None":
     return embedded
 
 
-def _announce(settings: Settings) -> None:
+async def _welcome(settings: Settings) -> str | None:
+    """The link by which the first admin sets a password, where nobody may sign in yet."""
+    import time
+
+    from adserver.console.links import first_start
+    from adserver.errors import StoreRefused, StoreUnavailable
+    from adserver.store import open_store
+
+    with contextlib.suppress(StoreUnavailable, StoreRefused):
+        async with open_store(settings.store_url) as store:
+            return await first_start(store, settings.base_url, time.time())
+    return None
+
+
+def _announce(settings: Settings, link: str | None) -> None:
     """What to open; on standard output, because it is for the person who started the service."""
     from adserver.secret import staff_token_path
 
@@ -290,4 +304,7 @@ def _announce(settings: Settings) -> None:
     print(f"  {ops}/metrics      what Prometheus reads", flush=True)
     token = staff_token_path(settings)
     print(f"  {settings.base_url}/?at=2027-03-10T09:00   a preview; the password is in {token}", flush=True)
+    print(f"  {settings.base_url}/console      the ad desk: book, preview, publish", flush=True)
+    if link:
+        print(f"    its first admin is 'admin'; set the password here, once, within a day:\n    {link}", flush=True)
     print("Stop it with Ctrl-C.", flush=True)

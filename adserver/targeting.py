@@ -5,6 +5,7 @@ satisfies anybody who asks for it, and never offends anybody who avoids it. Word
 """
 
 from collections.abc import Iterable, Mapping
+from unicodedata import normalize
 from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
@@ -16,7 +17,7 @@ PREFERRED = 3.0
 """A line item that prefers a page has so many times its weight there."""
 
 
-class Context(Struct, frozen=True):
+class Context(Struct, frozen=True, cache_hash=True):
     """What is known of a page view. *facts* are `kind=value`, lowercase; *path* and *address* are its URL's, without
     what may name a reader: its query and fragment.
     """
@@ -27,6 +28,20 @@ class Context(Struct, frozen=True):
 
 
 UNKNOWN = Context()
+NO_CONSENT = "consent=0"
+"""Of a page whose reader has not consented to third parties."""
+
+
+def withhold(context: Context) -> Context:
+    """*context* with the fact that its reader has not consented to third parties."""
+    return Context(context.facts | {NO_CONSENT}, context.path, context.address)
+
+
+def withheld(context: Context) -> bool:
+    """Whether third-party markup must stay away. A page of which nothing is said is decided as with consent: that is
+    what forecasts and older receipts are about; serving says of each page which it is.
+    """
+    return NO_CONSENT in context.facts
 
 
 def know(
@@ -39,9 +54,12 @@ def know(
     device: str = "",
     keys: Mapping[str, Iterable[str]] | None = None,
 ) -> Context:
-    """The context of a page; what is empty, or no device there is, stays unknown."""
-    facts = [f"section={section}"] if section else []
-    facts += [f"tag={tag}" for tag in tags if tag]
+    """The context of a page; what is empty, or no device there is, stays unknown.
+
+    The site's own words are made NFC, as those of the catalog are: some machines write an accent as a character apart.
+    """
+    facts = [f"section={normalize('NFC', section)}"] if section else []
+    facts += [f"tag={normalize('NFC', tag)}" for tag in tags if tag]
     if lang:  # de-AT is German, too
         parts = lang.replace("_", "-").split("-")
         facts += [f"lang={'-'.join(parts[:n])}" for n in range(1, len(parts) + 1)]
@@ -49,7 +67,8 @@ def know(
         facts.append(f"country={country}")
     if device.lower() in DEVICES:
         facts.append(f"device={device}")
-    facts += [f"key.{name}={value}" for name, values in (keys or {}).items() for value in values]
+    own = ((name, value) for name, values in (keys or {}).items() for value in values)
+    facts += [f"key.{name}={normalize('NFC', value)}" for name, value in own]
     if not facts and not url:
         return UNKNOWN
     try:
@@ -122,6 +141,11 @@ class Target:
         self._none = _ready(targeting.none)
         self._prefer = _ready(targeting.prefer)
 
+    @property
+    def asked(self) -> "tuple[_Asked, ...]":
+        """All that it looks at."""
+        return self._any, self._all, self._none, self._prefer
+
     def admits(self, context: Context) -> bool:
         if self._none.any_of(context) or (self._any and not self._any.any_of(context)):
             return False
@@ -138,6 +162,36 @@ class Target:
             asked = _listed(self._all.everything(), "and")
             return f"it is for pages with {asked}; this one lacks {_listed(missing, 'and')}"
         return f"it is for pages with {_listed(self._any.everything(), 'or')}, and this one has none of these"
+
+
+class Interest(Struct, frozen=True):
+    """What some bookings tell one page from another by: facts, beginnings of paths and of whole addresses."""
+
+    facts: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
+
+    def of(self, context: Context) -> Context:
+        """As much of *context* as is looked at, in the bookings' own words: they do the same with it, and say the same.
+
+        Of an address it is the longest beginning that is asked for; the shorter ones are beginnings of that one.
+        """
+        path, address = _longest(self.paths, context.path), _longest(self.addresses, context.address)
+        return Context(self.facts & context.facts, path, address)
+
+
+def _longest(beginnings: Iterable[str], text: str) -> str:
+    return max((one for one in beginnings if text.startswith(one)), key=len, default="")
+
+
+def interest_of(targets: Iterable[Target]) -> Interest:
+    """What *targets* together look at."""
+    asked = [terms for target in targets for terms in target.asked]
+    return Interest(
+        frozenset(one for terms in asked for one in terms.facts),
+        frozenset(one for terms in asked for one in terms.paths),
+        frozenset(one for terms in asked for one in terms.addresses),
+    )
 
 
 def _listed(facts: list[str], joint: str) -> str:

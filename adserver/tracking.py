@@ -52,6 +52,8 @@ _PIXEL = wire(_GIF, GIF)
 _BEACON_LENGTH = len(b"/i/") + LENGTH
 _NOT_SAFE = "The event could not be made safe in time. Send it again; it cannot be counted twice."
 _RETRY = (b"retry-after", b"2")
+_READABLE = (b"access-control-allow-origin", b"*")
+"""Lets the script of any page see whether its beacon must be sent again; there is nothing else to see."""
 _GONE = b"<!doctype html><title>Link not found</title><p>This link does not lead anywhere any more.</p>"
 
 
@@ -108,7 +110,9 @@ class Tracking:
         judge: Judge,
         confirmer: Confirmer | None = None,
         direct: Direct | None = None,
+        came: Callable[[Type, bytes, float], None] = lambda *_: None,
     ) -> None:
+        self._came = came
         self._live = live
         self._journal = journal
         self._keys = keys
@@ -179,11 +183,10 @@ class Tracking:
             outcome = await self._outcome(token, route.type, scope)
             if isinstance(outcome, NotSafe):
                 self._meter.add(metrics.REFUSED_EVENTS)
-                await self._responses.problem(send, route.name, 503, _NOT_SAFE, [_RETRY])
+                await self._responses.problem(send, route.name, 503, _NOT_SAFE, [_RETRY, _READABLE])
                 return
             ignored = outcome.ignored
-            if outcome.record is not None and self._live.current.level_3:
-                said += await self._level(token, route.type, outcome.record, began)
+            said += await self._said_of(token, route.type, outcome, began)
         if ignored:
             said.append((b"adserver-ignored", ignored.encode()))
         if route.type is Type.CLICK:
@@ -191,7 +194,28 @@ class Tracking:
         elif method == "GET":
             await self._responses.send(send, route.name, 200, [*_GIF, *said], GIF)
         else:
-            await self._responses.send(send, route.name, 204, [NO_STORE, NOSNIFF, *said], b"")
+            await self._responses.send(send, route.name, 204, [NO_STORE, NOSNIFF, _READABLE, *said], b"")
+
+    async def follow(self, token: Token, scope: Scope, send: Send) -> None:
+        """Count a click by a *token* that was made for it a moment ago, and lead the reader on."""
+        began = time.monotonic()
+        outcome = await self._outcome(token, Type.CLICK, scope)
+        said: Headers = []
+        if isinstance(outcome, Taken):
+            said += await self._said_of(token, Type.CLICK, outcome, began)
+            if outcome.ignored:
+                said.append((b"adserver-ignored", outcome.ignored.encode()))
+        await self._redirect(send, token, said)
+
+    async def lead_home(self, send: Send) -> None:
+        """Answer a link behind which there is nothing any more."""
+        await self._redirect(send, None, [])
+
+    async def _said_of(self, token: Token, type_: Type, outcome: Taken, began: float) -> Headers:
+        """The level that an event reached, where somebody asks for level 3."""
+        if outcome.record is None or not self._live.current.level_3:
+            return []
+        return await self._level(token, type_, outcome.record, began)
 
     def _read(self, text: bytes, type_: Type) -> tuple[Token | None, str | None]:
         """The genuine token, and why its event is not counted, if so."""
@@ -281,6 +305,7 @@ class Tracking:
         if reason:
             self._meter.add(self._suspect[type_])
         self._meter.add(self._events[type_])
+        self._came(type_, token.ad, time.time() - token.issued)
         return Taken(None, record)
 
     def _store(self, token: Token, type_: Type, reason: int) -> Record:

@@ -11,6 +11,7 @@ from math import inf
 from statistics import median
 
 from adserver.hours import DAY, WEEK, Spans, Week, holds
+from adserver.pauses import Gaps, outside
 
 STEP_S = 300
 STEPS = DAY * 60 // STEP_S
@@ -70,20 +71,26 @@ class Outlook:
         self._far: Mapping[int, float] = {}
         self._near_until = -inf
         self._sums: dict[tuple[tuple[int, ...], Spans], list[list[float]]] = {}
-        self._wholes: dict[tuple[tuple[int, ...], Spans, float, float], float] = {}
+        self._wholes: dict[tuple[tuple[int, ...], Spans, float, float, Gaps], float] = {}
 
     def correct(self, near: Mapping[int, float], far: Mapping[int, float], now: float) -> None:
         """Correct each slot by its last hour, until an hour from *now*, and by its last day: 1 is as usual."""
         self._near, self._far, self._near_until = near, far, now + _NEAR_S
 
-    def expect(self, slots: tuple[int, ...], spans: Spans, now: float, ends: float) -> float | None:
-        """How many requests *slots* get from *now* on while *spans* are open; None when a curve is missing.
+    def expect(self, slots: tuple[int, ...], spans: Spans, now: float, ends: float, gaps: Gaps = ()) -> float | None:
+        """How many requests *slots* get from *now* on while *spans* are open and outside *gaps*; None when a curve is
+        missing.
 
         A change of the clocks in between moves the hours by one: it is not looked at.
         """
         sums = self._sums_of(slots, spans)
-        if sums is None or ends <= now:
-            return None if sums is None else 0.0
+        if sums is None:
+            return None
+        if not gaps:
+            return self._expect(slots, sums, now, ends) if now < ends else 0.0
+        return sum(self._expect(slots, sums, a, b) for a, b in outside(gaps, now, ends))
+
+    def _expect(self, slots: tuple[int, ...], sums: list[list[float]], now: float, ends: float) -> float:
         at, steps = self._at(now), (ends - now) / STEP_S
         soon = max(0.0, min(ends, self._near_until) - now) / STEP_S
         total = 0.0
@@ -94,20 +101,27 @@ class Outlook:
                 total += (near - far) * _between(sum_, at, soon)
         return total
 
-    def passed(self, slots: tuple[int, ...], spans: Spans, begins: float, ends: float, now: float) -> float | None:
-        """Which part of the traffic between two instants usually comes before *now*; None when nothing is known."""
+    def passed(
+        self, slots: tuple[int, ...], spans: Spans, begins: float, ends: float, now: float, gaps: Gaps = ()
+    ) -> float | None:
+        """Which part of the traffic between two instants, outside *gaps*, usually comes before *now*; None when nothing
+        is known.
+        """
         sums = self._sums_of(slots, spans)
         if sums is None:
             return None
-        whole = self._wholes.get((slots, spans, begins, ends))
+        whole = self._wholes.get((slots, spans, begins, ends, gaps))
         if whole is None:
-            at = self._at(begins)
-            whole = sum(_between(sum_, at, (ends - begins) / STEP_S) for sum_ in sums)
-            self._wholes[slots, spans, begins, ends] = whole
+            whole = self._wholes[slots, spans, begins, ends, gaps] = self._usual(sums, begins, ends, gaps)
         if not whole:
             return None
-        at, steps = self._at(now), (ends - now) / STEP_S
-        return min(1.0, max(0.0, 1 - sum(_between(sum_, at, steps) for sum_ in sums) / whole))
+        return min(1.0, max(0.0, 1 - self._usual(sums, now, ends, gaps) / whole))
+
+    def _usual(self, sums: list[list[float]], begins: float, ends: float, gaps: Gaps) -> float:
+        """The traffic of some slots between two instants, outside *gaps*, uncorrected."""
+        return sum(
+            _between(sum_, self._at(a), (b - a) / STEP_S) for a, b in outside(gaps, begins, ends) for sum_ in sums
+        )
 
     def _sums_of(self, slots: tuple[int, ...], spans: Spans) -> list[list[float]] | None:
         found = self._sums.get((slots, spans))

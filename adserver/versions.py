@@ -4,9 +4,11 @@ All versions live in one hash, so that publishing is one write command: the new 
 together or not at all. A version never changes; its number is never used again while the store remembers it.
 """
 
+import asyncio
 import hashlib
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,13 +20,14 @@ from adserver.model import LineItem
 from adserver.store import Store
 
 KEY = "as:{catalog}"
-_ITEMS = msgspec.json.Decoder(list[LineItem])
+_DOCUMENT = msgspec.json.Decoder(Document)
+_ITEMS = msgspec.json.Decoder(tuple[LineItem, ...])
 _ASSET = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}", re.ASCII)
 
 _PUBLISH = """
 local live = redis.call('HGET', KEYS[1], 'live') or '0'
 if live ~= ARGV[1] then return {'moved', live} end
-redis.call('HSET', KEYS[1], 'v:' .. ARGV[2], ARGV[3], 'live', ARGV[2])
+redis.call('HSET', KEYS[1], 'v:' .. ARGV[2], ARGV[3], 's:' .. ARGV[2], ARGV[4], 'live', ARGV[2])
 return {'live', ARGV[2]}
 """
 
@@ -40,38 +43,66 @@ class Version(Struct, frozen=True, kw_only=True):
     origin: str = "files"
 
 
-_COMPRESSED = b"x"
+class Summary(Struct, frozen=True, kw_only=True):
+    """A version without its document."""
+
+    number: int
+    author: str
+    at: float
+    note: str
+    origin: str = "files"
+
+
+_PLAIN = b"{"
+_LINES = b"x"
+"""How a large version begins that was stored as lines compressed together, before each part was apart."""
 _PART = 500
-"""Line items in one part of a large version: decoding a part holds up nobody for more than some milliseconds."""
+"""Entries in one part of a large version: decoding a part holds up nobody for more than some milliseconds."""
+FARTHEST_S = 400 * 86_400.0
+"""How far from now another instant may be that somebody asks about."""
+_TABLES = tuple(field for field in Document.__struct_fields__ if field != "site")
 
 
 def encode(version: Version) -> bytes:
-    """JSON; of a version with more line items than one part the further ones follow, a line for each part, and all is
-    compressed: a tenth of the bytes come through the event loop.
+    """JSON; a version of more entries than one part as a list, in MessagePack, of compressed parts: the version with
+    no entries and then documents that hold some of them each. A tenth of the bytes come through the event loop, and
+    whoever decodes holds up nobody for longer than a part takes.
     """
-    items = version.document.line_items
-    if len(items) <= _PART:
+    tables = {name: getattr(version.document, name) for name in _TABLES}
+    if sum(map(len, tables.values())) <= _PART:
         return msgspec.json.encode(version)
-    head = structs.replace(version, document=structs.replace(version.document, line_items=items[:_PART]))
-    parts = (items[start : start + _PART] for start in range(_PART, len(items), _PART))
-    return zlib.compress(b"\n".join([msgspec.json.encode(head), *map(msgspec.json.encode, parts)]), 1)
+    parts: list[object] = [structs.replace(version, document=Document(site=version.document.site))]
+    for name, entries in tables.items():
+        parts += ({name: entries[start : start + _PART]} for start in range(0, len(entries), _PART))
+    return msgspec.msgpack.encode([zlib.compress(msgspec.json.encode(part), 1) for part in parts])
 
 
 def decode(data: bytes) -> Version:
     """Raises StoreRefused when *data* is not a version as this service writes them."""
     try:
-        if data[:1] == _COMPRESSED:
-            data = zlib.decompress(data)
-        first, *parts = data.split(b"\n")
-        version = msgspec.json.decode(first, type=Version)
-        if not parts:
-            return version
-        items = list(version.document.line_items)
+        if data[:1] == _PLAIN:
+            return msgspec.json.decode(data, type=Version)
+        if data[:1] == _LINES:
+            return _decode_lines(zlib.decompress(data))
+        first, *parts = msgspec.msgpack.decode(data, type=list[bytes])
+        version = msgspec.json.decode(zlib.decompress(first), type=Version)
+        tables: dict[str, list[Any]] = {name: [] for name in _TABLES}
         for part in parts:
-            items += _ITEMS.decode(part)
-        return structs.replace(version, document=structs.replace(version.document, line_items=tuple(items)))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, zlib.error) as error:
+            document = _DOCUMENT.decode(zlib.decompress(part))
+            for name, entries in tables.items():
+                entries += getattr(document, name)
+        whole = {name: tuple(entries) for name, entries in tables.items()}
+        return structs.replace(version, document=structs.replace(version.document, **whole))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, zlib.error) as error:
         raise StoreRefused(f"{KEY} holds a version this service cannot read: {error}") from None
+
+
+def _decode_lines(data: bytes) -> Version:
+    """A version with some of its line items, then a line for each part of the others."""
+    first, *parts = data.split(b"\n")
+    version = msgspec.json.decode(first, type=Version)
+    items = (*version.document.line_items, *(item for part in parts for item in _ITEMS.decode(part)))
+    return structs.replace(version, document=structs.replace(version.document, line_items=items))
 
 
 def _asset_key(name: str) -> str:
@@ -114,10 +145,38 @@ async def read_version_at(store: Store, at: float) -> Version | None:
 async def publish(store: Store, version: Version, assets: dict[str, bytes], expected: int) -> None:
     """Make *version* live if *expected* still is (0: nothing). Raises Conflict. Its images are there before it is."""
     for name, data in assets.items():
-        await store.ask("SET", _asset_key(name), data, "NX")
-    reply: Any = await store.ask("EVAL", _PUBLISH, 1, KEY, expected, version.number, encode(version))
+        await keep_asset(store, name, data)
+    data = await asyncio.to_thread(encode, version)
+    summary = msgspec.json.encode({name: getattr(version, name) for name in Summary.__struct_fields__})
+    reply: Any = await store.ask("EVAL", _PUBLISH, 1, KEY, expected, version.number, data, summary)
     if reply[0] != b"live":
         raise Conflict(f"version {int(reply[1])} is live by now, not {expected}")
+
+
+async def read_summaries(store: Store, numbers: Sequence[int]) -> list[Summary]:
+    """The versions of these numbers that the store still has."""
+    if not numbers:
+        return []
+    found: Any = await store.ask("HMGET", KEY, *(f"s:{number}" for number in numbers))
+    summaries = []
+    for number, data in zip(numbers, found, strict=True):
+        if data is not None:
+            summaries.append(msgspec.json.decode(data, type=Summary))
+        elif version := await read_version(store, number):
+            fields = {name: getattr(version, name) for name in Summary.__struct_fields__}
+            summaries.append(Summary(**fields))
+    return summaries
+
+
+async def hold_asset(store: Store, name: str, data: bytes, days: int) -> None:
+    """Keep an image that no version shows yet for so many days."""
+    await store.ask("SET", _asset_key(name), data, "EX", days * 86_400, "NX")
+
+
+async def keep_asset(store: Store, name: str, data: bytes) -> None:
+    """Keep an image for good."""
+    await store.ask("SET", _asset_key(name), data, "NX")
+    await store.ask("PERSIST", _asset_key(name))
 
 
 async def read_asset(store: Store, name: str) -> bytes | None:

@@ -1,26 +1,34 @@
 """A forecast for people: the live bookings, or with a change; whom it hurts; and what helps a booking that falls short.
 
-Each answer is a replay (see `forecast`): a remedy is told only when a replay with it reached the goal.
+Each answer is a replay (see `forecast`): a remedy is told only when a replay with it reached the goal. The replays for
+remedies go by longer steps, and by the pages that have a say in the line item's slots alone; what could not be made
+good by all the requests there are is not replayed. When the caller has no more time, the remedies left are told as not
+tried.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 from msgspec import Struct, structs
 
-from adserver.catalog import Catalog, check, fits
+from adserver.catalog import Catalog, check, fits, last_instant
 from adserver.documents import Document, Entry, read_tables
 from adserver.errors import Problem
-from adserver.forecast import Before, Forecast, View, replay
+from adserver.forecast import SURE, Asked, Before, Forecast, View, gather, rate_of, replay, replay_asked
+from adserver.hours import spans_of
 from adserver.model import LineItem, Priority, SlotId
 from adserver.traffic import Outlook
 
 _HIGHER = {Priority.BULK: Priority.STANDARD, Priority.HOUSE: Priority.BULK}
 _LONGER = (0.25, 0.5, 1.0, 2.0)
-_MOST_SHORT = 5
+_LONGEST_S = 400 * 86_400.0
 _HURT = 0.01
 _REACHED = 0.995
+DECISIONS = 3_000
+"""Pages decided to try one remedy, in steps of `STEP_H`: within 2 % of a full replay, too, for the line item tried."""
+STEP_H = 4
 _LATER = 1
 """Kept of the progress for remedies, until it is known how many there are to try."""
 
@@ -46,12 +54,23 @@ class Hurt(Struct, frozen=True):
     having: float
 
 
+class Remedies(Struct, frozen=True):
+    """What would help a line item that falls short, in words: what *works*, and what there was no time to try.
+
+    *tried* is how many changes were judged, by a replay or by the requests there are.
+    """
+
+    works: list[str]
+    not_tried: list[str]
+    tried: int
+
+
 class Answer(Struct, frozen=True):
-    """*line_items* with the change where there is one; *remedies* are sentences by the line item that falls short."""
+    """*line_items* with the change where there is one; *remedies* by the line item that falls short."""
 
     line_items: list[Forecast]
     hurts: list[Hurt]
-    remedies: dict[str, list[str]]
+    remedies: dict[str, Remedies]
 
 
 def change(document: Document, rows: Mapping[str, list[dict[str, Any]]], tables: Mapping[str, Any], file: str) -> Any:
@@ -71,8 +90,13 @@ def change(document: Document, rows: Mapping[str, list[dict[str, Any]]], tables:
     return found, [*problems, *wrong, *check(found, names)]
 
 
-def ask(world: World, document: Document, changed: Document | None, say: Say) -> Answer:
-    """The answer for *changed*, compared with *document*; or for *document* alone. *say* hears how far it is."""
+def ask(
+    world: World, document: Document, changed: Document | None, say: Say, late: Callable[[], bool] = lambda: False
+) -> Answer:
+    """The answer for *changed*, compared with *document*; or for *document* alone. *say* hears how far it is.
+
+    No remedy is tried any more once *late* says so.
+    """
     told = _Told(say, (2 if changed else 1) + _LATER)
     now = told.run(partial(_replay, world, document))
     if changed is None:
@@ -80,10 +104,7 @@ def ask(world: World, document: Document, changed: Document | None, say: Say) ->
     else:
         found = told.run(partial(_replay, world, changed))
         hurts = list(_hurts(now, found))
-    live = changed or document
-    short = [one for one in found if one.short][:_MOST_SHORT]
-    told.add(sum(len(list(_ideas(live, one.line_item))) for one in short) - _LATER)
-    remedies = {one.line_item: list(_remedies(world, live, one.line_item, told)) for one in short}
+    remedies = _Search(world, changed or document, told, late).remedies([one for one in found if one.short])
     say(1.0)
     return Answer(found, hurts, remedies)
 
@@ -106,9 +127,6 @@ class _Told:
         self._left -= 1
         return found
 
-    def skip(self) -> None:
-        self._left -= 1
-
 
 def _replay(world: World, document: Document, told: Callable[[float], None]) -> list[Forecast]:
     catalog = Catalog(document, 0)
@@ -129,41 +147,142 @@ def _hurts(without: Iterable[Forecast], having: Iterable[Forecast]) -> Iterable[
 class _Idea(Struct, frozen=True):
     """A change of one line item, and the sentence that names it."""
 
-    changed: Document
+    item: LineItem
     sentence: str
-    kind: str
-    longer_s: float = 0.0
 
 
-def _remedies(world: World, document: Document, name: str, told: _Told) -> Iterable[str]:
-    """The smallest change of each kind that works."""
-    works: set[str] = set()
-    for idea in _ideas(document, name):
-        if idea.kind in works:
-            told.skip()
-            continue
-        longer = structs.replace(world, ends=world.ends + idea.longer_s)
-        found = told.run(partial(_replay, longer, idea.changed))
-        mine = next(one for one in found if one.line_item == name)
-        if mine.goal is not None and mine.counted >= mine.goal * _REACHED:
-            works.add(idea.kind)
-            yield idea.sentence
+class _Late(Exception):
+    """There is no more time."""
 
 
-def _ideas(document: Document, name: str) -> Iterable[_Idea]:
-    item = next(one for one in document.line_items if one.id == name)
-    if item.starts is not None and item.ends is not None:
+class _Search:
+    """Remedies by trial, for one document."""
+
+    def __init__(self, world: World, document: Document, told: _Told, late: Callable[[], bool]) -> None:
+        self._world = world
+        self._document = document
+        self._told = told
+        self._late = late
+
+    def remedies(self, short: Sequence[Forecast]) -> dict[str, Remedies]:
+        """By line item. The smallest change of each kind that works."""
+        items = {one.id: one for one in self._document.line_items}
+        kinds = {one.line_item: _kinds(self._document, items[one.line_item]) for one in short}
+        hopeful = {
+            one.line_item: [
+                [idea for idea in ideas if self._may_help(items[one.line_item], one, idea.item)]
+                for ideas in kinds[one.line_item]
+            ]
+            for one in short
+        }
+        self._told.add(sum(len(ideas) for lists in hopeful.values() for ideas in lists) - _LATER)
+        asked: Asked | None = None
+        found = {}
+        for one in short:
+            works: list[str] = []
+            not_tried: list[str] = []
+            for ideas in hopeful[one.line_item]:
+                try:
+                    if ideas and self._late():
+                        raise _Late
+                    if ideas and asked is None:
+                        catalog = Catalog(self._document, 0)
+                        asked = gather(catalog, self._world.views, self._world.outlook, hopeful.keys())
+                    works += self._first(ideas, asked) if asked else []
+                except _Late:
+                    not_tried += [idea.sentence for idea in ideas]
+            found[one.line_item] = Remedies(works, not_tried, sum(map(len, kinds[one.line_item])) - len(not_tried))
+        return found
+
+    def _first(self, ideas: Sequence[_Idea], asked: Asked) -> list[str]:
+        """The first of them that works, when each does more than those before; else the first of single ones."""
+        if ideas and ideas[0].item.ends != ideas[-1].item.ends:
+            least, most = 0, len(ideas)
+            while least < most:
+                middle = (least + most) // 2
+                if self._works(ideas[middle], asked):
+                    most = middle
+                else:
+                    least = middle + 1
+            return [idea.sentence for idea in ideas[least : least + 1]]
+        for idea in ideas:
+            if self._works(idea, asked):
+                return [idea.sentence]
+        return []
+
+    def _works(self, idea: _Idea, asked: Asked) -> bool:
+        world, catalog = self._world, Catalog(_with(self._document, idea.item), 0)
+        last = last_instant(idea.item)
+        ends = world.ends if last is None or _is_daily(idea.item) else max(last, world.begins)
+
+        def replayed(told: Say) -> list[Forecast]:
+            return replay_asked(
+                catalog,
+                world.outlook,
+                asked.near(catalog, idea.item.slots),
+                world.before,
+                world.begins,
+                ends,
+                decisions=DECISIONS,
+                step_h=STEP_H,
+                rate=world.rate,
+                aim=idea.item.id,
+                told=partial(self._hear, told),
+            )
+
+        found: list[Forecast] = self._told.run(replayed)
+        mine = next(one for one in found if one.line_item == idea.item.id)
+        if mine.daily:
+            return mine.daily.reached >= mine.daily.days - (not mine.daily.today)
+        return mine.goal is not None and mine.counted >= mine.goal * _REACHED
+
+    def _hear(self, told: Say, part: float) -> None:
+        if self._late():
+            raise _Late
+        told(part)
+
+    def _may_help(self, item: LineItem, found: Forecast, changed: LineItem) -> bool:
+        """Whether the requests that *changed* can have and *item* does not are as many as *item* is short of."""
+        world, before = self._world, self._world.before.get(item.id, Before())
+        rate = rate_of(before, world.rate)
+        goal = (found.goal or 0) * (found.daily.days if found.daily else 1)
+        most = self._requests(changed, world.ends) * rate
+        if changed.priority is item.priority:
+            most -= self._requests(item, world.ends) * rate
+        else:
+            most -= found.counted - found.before
+        return most >= found.short - SURE * goal
+
+    def _requests(self, item: LineItem, ends: float) -> float:
+        """How many requests its slots get in its time from now on."""
+        last = last_instant(item)
+        begins = max(self._world.begins, item.starts or -inf)
+        until = ends if last is None else last if not _is_daily(item) else min(ends, last)
+        expected = self._world.outlook.expect(tuple(map(int, item.slots)), spans_of(item.hours), begins, until)
+        return inf if expected is None else expected
+
+
+def _is_daily(item: LineItem) -> bool:
+    return item.goal is not None and item.goal.daily
+
+
+def _kinds(document: Document, item: LineItem) -> list[list[_Idea]]:
+    """What to try, by kind: longer flights, slots more, a higher priority."""
+    longer: dict[float, _Idea] = {}
+    if item.starts is not None and item.ends is not None and not _is_daily(item):
         for part in _LONGER:
-            longer_s = max(86_400.0, round((item.ends - item.starts) * part / 86_400) * 86_400.0)
-            days = round(longer_s / 86_400)
-            changed = _with(document, structs.replace(item, ends=item.ends + longer_s))
-            yield _Idea(changed, f"a flight {days} day{'s' if days > 1 else ''} longer", "flight", longer_s)
-    for slot in _other_slots(document, item):
-        changed = _with(document, structs.replace(item, slots=(*item.slots, SlotId(slot))))
-        yield _Idea(changed, f"slot {slot} added", "slot")
-    if item.priority in _HIGHER:
-        higher = _HIGHER[item.priority]
-        yield _Idea(_with(document, structs.replace(item, priority=higher)), f"priority {higher.value}", "priority")
+            more_s = max(86_400.0, round((item.ends - item.starts) * part / 86_400) * 86_400.0)
+            days = round(more_s / 86_400)
+            if more_s <= _LONGEST_S:
+                changed = structs.replace(item, ends=item.ends + more_s)
+                longer.setdefault(more_s, _Idea(changed, f"a flight {days} day{'s' if days > 1 else ''} longer"))
+    slots = [
+        _Idea(structs.replace(item, slots=(*item.slots, SlotId(slot))), f"slot {slot} added")
+        for slot in _other_slots(document, item)
+    ]
+    higher = _HIGHER.get(item.priority)
+    raised = [_Idea(structs.replace(item, priority=higher), f"priority {higher.value}")] if higher else []
+    return [list(longer.values()), slots, raised]
 
 
 def _other_slots(document: Document, item: LineItem) -> list[int]:

@@ -8,6 +8,8 @@
   memory    bytes the store keeps for each of 1,000,000 tokens with one event each, on Valkey and on Redis
   backlog   1,000,000 events left behind by dead workers while the store was away: seconds until they are counted,
             how long live events wait meanwhile, and memory; about two minutes
+  forecast  seconds until a month of 18 slots is foretold, with what helps goals that fall short, however many
+  console   milliseconds that each page of the console takes with 10,000 line items, and the slowest ad meanwhile
   outage    the store is away for --away seconds under a steady load of --pages, and the same workers go on
 
 A machine does what it likes from minute to minute, so a figure says nothing by itself: ours and its baseline are
@@ -29,7 +31,7 @@ from statistics import median
 
 from adserver.days import Days
 from adserver.settings import cores
-from benchmarks import backlog, catalogs, counting, load
+from benchmarks import backlog, catalogs, counting, foretelling, load, pages
 from benchmarks.articles import SLOTS, write_articles
 from benchmarks.counting import mint_for
 from benchmarks.load import CONNECTIONS, HOW_TO_GET_WRK, Load, Run, WrongAnswers
@@ -300,12 +302,32 @@ def measure_outage(options: argparse.Namespace, directory: Path) -> None:
     print(table(backlog.rows_outage(found)), backlog.footnote(found), sep="\n\n", flush=True)
 
 
+def measure_forecast(_: argparse.Namespace, __: Path) -> None:
+    rows: list[Row | Bound] = [
+        Bound(f"a month of 18 slots, {what}", f"seconds; {used:.1f} s of processor time", took, foretelling.MOST_S)
+        for what, took, used in foretelling.measure(progress)
+    ]
+    progress("")
+    print(table(rows), flush=True)
+
+
+def measure_console(_: argparse.Namespace, directory: Path) -> None:
+    with running_service(directory / "data") as service:
+        catalogs.publish(service, pages.document(foretelling.sample()))
+        time.sleep(3)  # until the pace of the goals is known
+        rows: list[Row | Bound] = [one.row for one in pages.measure_all(service, progress)]
+    progress("")
+    print(table(rows), flush=True)
+
+
 _PARTS = {
     "http": measure_http,
     "counting": measure_counting,
     "catalogs": measure_catalogs,
     "memory": measure_memory,
     "backlog": measure_backlog,
+    "forecast": measure_forecast,
+    "console": measure_console,
     "outage": measure_outage,
 }
 _USUAL = ("http", "counting", "memory")

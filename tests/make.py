@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from msgspec import structs
+
 from adserver.catalog import Ad, Catalog, check
 from adserver.documents import Document, Entry, read_tables
 from adserver.errors import Problem
 from adserver.model import (
+    PAUSED,
     Advertiser,
     Campaign,
     Creative,
@@ -21,6 +24,7 @@ from adserver.model import (
     LineItem,
     Member,
     PageRule,
+    Pause,
     Political,
     Priority,
     Site,
@@ -105,6 +109,17 @@ def line_item(id: str = "spring-sale", **fields: Any) -> LineItem:  # noqa: A002
 
 def sponsorship(id: str, share: float, **fields: Any) -> LineItem:  # noqa: A002
     return line_item(id, priority=Priority.SPONSORSHIP, share=share, **fields)
+
+
+def pause(id: str = "crash", **fields: Any) -> Pause:  # noqa: A002
+    """A pause of the line item `spring-sale`, or of what *fields* name, in the hour from noon on."""
+    target = {} if fields.keys() & set(PAUSED) else {"line_item": "spring-sale"}
+    return Pause(**{"id": id, "starts": NOON, "ends": NOON + 3600, **target, **fields})
+
+
+def paused(made: Catalog, *pauses: Pause) -> Catalog:
+    """The catalog with these pauses and no others."""
+    return Catalog(structs.replace(made.document, pauses=pauses), made.version)
 
 
 def document(

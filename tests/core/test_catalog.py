@@ -1,16 +1,19 @@
 """The catalog: an index that never changes, and a check that finds every problem between entries."""
 
 import time
+from itertools import permutations
 from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from adserver.catalog import Bookings, Catalog, ad_key, check
+from adserver.catalog import Bookings, Catalog, _most_filled, ad_key, check
 from adserver.documents import Document, Known, read_tables
 from adserver.errors import Problem
-from adserver.model import Kind, Placement, Priority, SlotId, WhenEmpty
+from adserver.model import Kind, PageRule, Placement, Priority, Slot, SlotId, WhenEmpty
 from tests.make import (
     NOON,
     SLOT,
@@ -43,6 +46,7 @@ def known(of: Document) -> Known:
         "campaign": of.campaigns,
         "line_item": of.line_items,
         "creative": of.creatives,
+        "pause": of.pauses,
     }
     return Known({(table, row.id): "config/a.toml" for table, rows in tables.items() for row in rows})  # type: ignore[attr-defined]
 
@@ -278,6 +282,58 @@ def test_a_creative_has_what_its_kind_needs(kind: Kind, fields: dict[str, Any], 
     found = told(document(creatives=[creative("loaf", kind, **fields)]))
     assert len(found) == 1
     assert found[0].startswith(f"config/a.toml: creative 'loaf': {said}")
+
+
+LARGE, WIDE, TWO = slot(1), slot(2, sizes=((728, 90),)), slot(3, sizes=((300, 250), (728, 90)))
+BANNERS = {
+    "a": creative("a"),
+    "b": creative("b"),
+    "w": creative("w", size=(728, 90)),
+    "text": creative("text", Kind.TEXT),
+    "paused": creative("paused", weight=0.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("slots", "creatives", "filled"),
+    [
+        ([LARGE, TWO], "a", 1),
+        ([LARGE, TWO], "a paused", 1),
+        ([LARGE, WIDE, TWO], "a w", 2),
+        ([slot(1), slot(4), WIDE], "a w text", None),
+        ([slot(1), slot(4), slot(5)], "a b w", 2),
+        ([LARGE, TWO], "a b", None),
+        ([TWO, LARGE], "a w", None),
+        ([TWO, LARGE, WIDE], "text a w", None),
+        ([WIDE, LARGE, TWO], "w a text", None),
+        ([LARGE], "a", None),
+    ],
+)
+def test_a_roadblock_has_a_creative_for_each_of_its_slots(
+    slots: list[Slot], creatives: str, filled: int | None
+) -> None:
+    """
+    Different ones that fit, however they are divided; else it could never show, and that is told.
+    """
+    names = creatives.split()
+    ids = tuple(one.id for one in slots)
+    for page in PageRule:
+        block = line_item(slots=ids, creatives=tuple(names), page=page)
+        said = told(document(block, slots=slots, creatives=[BANNERS[name] for name in names]))
+        if page is PageRule.ROADBLOCK_ALL and filled is not None:
+            assert any(f"its creatives fill {filled} of {len(slots)} slots at most" in one for one in said)
+        else:
+            assert not [one for one in said if "roadblock" in one]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sets(st.sampled_from("abcde")).map(sorted), max_size=5))
+def test_the_most_slots_are_filled_that_can_be(choices: list[list[str]]) -> None:
+    """
+    As many as in the best of all ways to hand the creatives out.
+    """
+    ways = (sum(name in fit for name, fit in zip(way, choices, strict=False)) for way in permutations("abcde"))
+    assert _most_filled(choices) == max(ways)
 
 
 def test_tags_run_where_the_site_allows_them() -> None:

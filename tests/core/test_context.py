@@ -3,7 +3,9 @@
 import pytest
 
 from adserver.context import MOST_IDS, PLAIN, BadQuery, Query, parse_query
-from adserver.model import Format
+from adserver.decide import Filled, Page, decide
+from adserver.model import Format, Targeting, Terms
+from tests.make import NOON, SLOT, catalog, draws, line_item
 
 
 def test_an_empty_query_asks_for_nothing_special() -> None:
@@ -87,6 +89,29 @@ def test_what_is_said_of_the_page_is_known() -> None:
         "section=food", "tag=a", "tag=b", "lang=de", "lang=de-at", "country=nl", "device=mobile", "key.team=ajax"
     }  # fmt: skip
     assert (context.path, context.address) == ("/bread", "https://example.com/bread")
+
+
+def test_words_of_a_page_are_compared_as_those_of_the_catalog() -> None:
+    """
+    An accent written as a letter of its own, as some machines do, is the same word: in sections, tags and keys.
+    """
+    apart, whole = b"caf%65%CC%81", b"caf%C3%A9"
+    for form in (b"section=%b", b"tag=%b", b"key.place=%b", b"section=x&tag=a&tag=%b&key.a=b&key.a=%b"):
+        said = [parse_query(form.replace(b"%b", word)).context for word in (apart, whole)]
+        assert said[0] == said[1]
+    found = catalog(line_item(targeting=Targeting(any=Terms(section=("café",)))))
+    page = Page((SLOT,), context=parse_query(b"section=" + apart).context)
+    assert isinstance(decide(found, NOON, page, draws())[0], Filled)
+
+
+@pytest.mark.parametrize("at", [b"at=", b"at=%20", b"at=+", b"at=2026-03-10&at="])
+def test_an_empty_instant_is_refused(at: bytes) -> None:
+    """
+    It never means the live page, which would count.
+    """
+    with pytest.raises(BadQuery, match="Parameter 'at' is empty") as caught:
+        parse_query(at)
+    assert caught.value.status == 400
 
 
 @pytest.mark.parametrize("query", [b"id=%ff", b"id=%c3", b"id=\xff", b"format=%ed%a0%80", b"x=%80"])

@@ -26,8 +26,8 @@ from adserver.model import (
     Terms,
 )
 from adserver.pacing import Pace
-from adserver.targeting import UNKNOWN, Context, know
-from tests.make import NOON, SLOT, catalog, creative, draws, group, line_item, slot, sponsorship
+from adserver.targeting import UNKNOWN, Context, know, withhold
+from tests.make import NOON, SLOT, catalog, creative, draws, group, line_item, pause, paused, slot, sponsorship
 
 PAGE = Page((SLOT,))
 SPORT = Targeting(any=Terms(section=("sport",)))
@@ -365,6 +365,11 @@ REASONS = {
     NoFill.GOAL: (catalog(line_item("met", goal=GOAL)), PAGE),
     NoFill.PACING: (catalog(line_item("slow", goal=GOAL)), PAGE),
     NoFill.FREQUENCY: (catalog(line_item(frequency=(Cap(1, 60),))), PAGE),
+    NoFill.PAUSED: (paused(catalog(line_item()), pause()), PAGE),
+    NoFill.CONSENT: (
+        catalog(line_item(creatives=("tag",)), creatives=[creative("tag", Kind.TAG)]),
+        Page((SLOT,), context=withhold(UNKNOWN)),
+    ),
 }
 
 
@@ -374,7 +379,9 @@ def test_every_no_fill_has_a_way_to_happen(reason: NoFill) -> None:
     Each reason on the closed list is given to somebody.
     """
     made, page = REASONS[reason]
-    assert decide(made, NOON, page, draws(1), Pace({"slow": 0.01}))[-1] == Unfilled(SLOT, reason)
+    assert decide(made, NOON, page, draws(1), Pace({"slow": 0.01}, reached=frozenset({"met"})))[-1] == Unfilled(
+        SLOT, reason
+    )
 
 
 def test_all_weights_0_leave_the_slot_empty() -> None:

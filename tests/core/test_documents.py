@@ -7,7 +7,7 @@ import pytest
 
 from adserver.documents import TABLES, Entry, read_tables
 from adserver.errors import ConfigError, Problem
-from adserver.model import Counts, Kind, Priority, Rotation, Site, WhenEmpty
+from adserver.model import Counts, Kind, Pause, Priority, Rotation, Site, WhenEmpty
 from tests.make import entries, instant, problems
 
 GOOD: dict[str, Any] = tomllib.loads("""
@@ -86,6 +86,14 @@ paid_by = "Friends of Bread"
 election = "Council 2026"
 targeted = false
 notice_url = "https://party.example/notice"
+
+[[pause]]
+id = "flour-recall"
+category = "food"
+starts = 2026-03-10T14:00:00+01:00
+ends = 2026-03-11T08:00:00+01:00
+reason = "Flour is being recalled"
+by = "ann"
 """)
 
 
@@ -119,6 +127,12 @@ def test_good_tables_are_read_whole() -> None:
     assert (loaf.kind, loaf.weight, loaf.size) == (Kind.TEXT, 3.0, None)
     assert vote.political
     assert vote.political.election == "Council 2026"
+    assert document.pauses == (
+        Pause(
+            id="flour-recall", category="food", reason="Flour is being recalled", by="ann",
+            starts=instant("2026-03-10T13:00:00+00:00"), ends=instant("2026-03-11T07:00:00+00:00"),
+        ),
+    )  # fmt: skip
     assert known.where("line_item", "spring-sale") == "config/spring.toml: line item 'spring-sale'"
 
 
@@ -174,6 +188,12 @@ def test_every_problem_is_told_at_once() -> None:
         ("line_item", {"priority": 1e308}, "field 'priority' is 1e+308; expected one of"),
         ("line_item", {"share": 101}, "field 'share' is 101; expected a percentage"),
         ("creative", {"click_url": "javascript:1"}, "is not a web address; expected it to start with https://"),
+        ("pause", {"category": "Air Lines"}, "field 'category' is 'Air Lines'; expected a lowercase word"),
+        ("pause", {"section": ""}, "field 'section' is empty; expected a name"),
+        ("pause", {"until": 5}, "field 'until' does not exist here; expected one of id, line_item, advertiser"),
+        ("pause", {"starts": None}, "field 'starts' is missing; it is required"),
+        ("pause", {"ends": None}, "field 'ends' is missing; it is required"),
+        ("pause", {"reason": 5}, "field 'reason' is 5; expected text in quotes"),
         ("creative", {"image": ""}, "field 'image' is ''; expected the path of an image"),
         ("creative", {"image": "x" * 300}, "expected the path of an image"),
     ],
@@ -184,6 +204,44 @@ def test_a_bad_field_is_named_with_what_was_expected(table: str, fields: dict[st
     """
     found = told(table, **fields)
     assert any(said in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"hours": ["mon 25:00-26:00", "mon-fri", "sun 01:00-01:00", "sat 06:00-08:00", 5]},
+            [
+                "field 'hours' is 'mon 25:00-26:00', which says '25:00'; expected a time from 00:00 to 23:59",
+                "field 'hours' is 'mon-fri'; expected days and times",
+                "field 'hours' is 'sun 01:00-01:00', which is no time at all",
+                "field 'hours' is 5; expected days and times",
+            ],
+        ),
+        ({"slots": [0, 889990, "x", "x"]}, ["field 'slots' is 0; expected", "field 'slots' is 'x'; expected"]),
+        ({"frequency": ["often", "3 per day", "4 per year"]}, ["is 'often'; expected", "is '4 per year'; expected"]),
+    ],
+)
+def test_every_bad_entry_of_a_list_is_told(fields: dict[str, Any], said: list[str]) -> None:
+    """
+    Each in its own words and once, not the first alone.
+    """
+    row = {**GOOD["line_item"][0], **fields}
+    found = read_tables(entries({**GOOD, "line_item": [row]}))[2]
+    assert len(found) == len(said)
+    for problem, words in zip(found, said, strict=True):
+        assert words in str(problem)
+
+
+def test_every_bad_entry_of_targeting_is_told() -> None:
+    """
+    A table within a table is told in one sentence, and leaves nothing of it out.
+    """
+    targeting = {"any": {"country": ["nld", "nl", "b"], "keys": {"Team": ["x"], "a": [1, 2]}}}
+    row = {**GOOD["line_item"][0], "targeting": targeting}
+    [found] = map(str, read_tables(entries({**GOOD, "line_item": [row]}))[2])
+    for words in ("country is 'nld'", "country is 'b'", "keys 'Team' is 'Team'", "keys 'a' is 1;", "'a' is 2;"):
+        assert words in found
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1, 1e308, True])
@@ -246,7 +304,7 @@ def test_a_number_too_long_to_spell_is_a_problem_like_another() -> None:
     A whole number of thousands of digits, which Python refuses to print, is refused in words wherever it stands.
     """
     huge = int("f" * 4000, 16)
-    for table in ("slot", "group", "placement", "advertiser", "campaign", "line_item", "creative"):
+    for table in ("slot", "group", "placement", "advertiser", "campaign", "line_item", "creative", "pause"):
         for field in TABLES[table].fields:
             assert any(f"field {field!r}" in one for one in told(table, **{field: huge})), (table, field)
 

@@ -16,16 +16,18 @@ from adserver.model import (
     LineItem,
     Measure,
     NoFill,
+    OnShortfall,
     PageRule,
+    Pause,
     Priority,
     SlotId,
     Targeting,
     Terms,
 )
 from adserver.pacing import Pace
-from adserver.targeting import know
-from tests.core.test_page_rules import SLOTS, random_catalog, random_held, random_pace
-from tests.make import NOON, SLOT, catalog, creative, draws, line_item, slot, sponsorship
+from adserver.targeting import UNKNOWN, know, withhold
+from tests.core.test_page_rules import CATEGORIES, SLOTS, random_catalog, random_held, random_pace
+from tests.make import NOON, SLOT, catalog, creative, draws, line_item, pause, paused, slot, sponsorship
 
 ONE = SlotId(889991)
 TOP = [slot(name="Top box"), slot(889991, name="Second box")]
@@ -33,7 +35,13 @@ SPORT = Targeting(any=Terms(section=("sport",)))
 
 
 GOAL = Goal(3_000, Measure.IMPRESSIONS, daily=True)
-PACE = Pace({"met": 0.0, "slow": 0.01}, {"met": "today's 3,000 are used up", "slow": "it takes 1 % of its chances"})
+SAYS = {
+    "met": "today's 3,000 are used up",
+    "slow": "it takes 1 % of its chances",
+    "on-plan": "it is on its plan: 11 of 20 impressions",
+    "waits": "it waits for the last it has served to be counted: 10 of 20 impressions",
+}
+PACE = Pace({"met": 0.0, "slow": 0.01, "on-plan": 0.0, "waits": 0.0}, SAYS, {}, frozenset({"met"}))
 
 
 def top(*items: LineItem, **more: object) -> Catalog:
@@ -116,6 +124,25 @@ EMPTY = {
             "*Bakery* was passed over: this reader has seen it 3 times within a day."
         ),
     ),
+    NoFill.PAUSED: (
+        paused(
+            top(line_item(name="SkyWays", ends=NOON + 7 * 86_400)),
+            pause(ends=NOON + 4 * 86_400 + 5 * 3600, reason="air crash"),
+        ),
+        Page((SLOT,)),
+        (
+            "Nothing shows in *Top box*: every booking whose flight is on is paused; *SkyWays* was passed over: it is "
+            "paused until Friday 18:00 (air crash)."
+        ),
+    ),
+    NoFill.CONSENT: (
+        top(line_item(name="Tags", creatives=("tag",)), creatives=[creative("tag", Kind.TAG)]),
+        Page((SLOT,), context=withhold(UNKNOWN)),
+        (
+            "Nothing shows in *Top box*: all that fits is third-party tags, and this reader has not consented to any; "
+            "*Tags* was passed over: its creatives are third-party tags, and this reader has not consented to any."
+        ),
+    ),
     NoFill.PAGE_RULE: (
         top(line_item(name="Bakery", slots=(SLOT, ONE), creatives=("a", "b"), page=PageRule.ONE)),
         Page((ONE, SLOT)),
@@ -137,6 +164,26 @@ def test_an_empty_slot_is_explained_in_a_sentence(reason: NoFill) -> None:
     assert (found.filled, found.reason) == (False, reason.value)
     assert found.sentence == sentence
     assert NOTHING.keys() == set(NoFill)
+
+
+RESTING = {
+    "on-plan": "it is on its plan: 11 of 20 impressions",
+    "waits": "it waits for the last it has served to be counted: 10 of 20 impressions",
+    "unheard": "what it has delivered is not known yet",
+}
+
+
+@pytest.mark.parametrize("name", RESTING)
+def test_a_goal_that_takes_nothing_now_is_not_told_as_reached(name: str) -> None:
+    """
+    On its plan, waiting to be counted, and not known yet are three reasons of their own, all of them pacing.
+    """
+    found = ask(top(line_item(name, name="G", goal=Goal(20, Measure.IMPRESSIONS))))
+    assert found.reason == "pacing"
+    assert found.sentence == (
+        f"Nothing shows in *Top box*: no booking's plan asks for this view; *G* was passed over: {RESTING[name]}."
+    )
+    assert [(one.step, one.reason) for one in found.candidates] == [("pacing", RESTING[name])]
 
 
 SHOWN = [
@@ -174,6 +221,29 @@ SHOWN = [
     (
         top(line_item("slow", name="City Motors", goal=GOAL), line_item(name="Bakery", frequency=(Cap(1, 60),))),
         "Showing *City Motors* because it has 3,000 impressions to deliver today.",
+    ),
+    (
+        paused(
+            top(sponsorship("bank", 100, name="Bank"), line_item("house", name="Words", priority=Priority.HOUSE)),
+            pause(line_item="bank"),
+        ),
+        (
+            "Showing *Words* because it is the only house booking that may show here now; *Bank* was passed over: it "
+            "is paused until Monday 14:00."
+        ),
+    ),
+    (
+        top(
+            sponsorship(
+                "slow",
+                50,
+                name="Bank",
+                ends=NOON - 3 * 86400,
+                goal=Goal(3_000, Measure.CLICKS),
+                on_shortfall=OnShortfall.RUN_ON,
+            )
+        ),
+        "Showing *Bank* because it holds 50 % of this slot until its goal of 3,000 clicks is reached.",
     ),
     (
         top(sponsorship("bank", 50, name="Bank", ends=NOON + 30 * 86400)),
@@ -220,13 +290,27 @@ def test_every_step_has_a_way_to_be_told() -> None:
     assert told == {None, *(step.value for step in Step)}
 
 
+def random_pauses(draw: random.Random) -> list[Pause]:
+    """None for every other catalog; an hour each, from half an hour ago on or in half an hour."""
+    targets = [
+        {"line_item": "li-3"},
+        {"advertiser": "adv-2"},
+        {"category": draw.choice(CATEGORIES)},
+        {"section": "sport"},
+    ]
+    return [
+        pause(f"p-{n}", starts=(at := NOON + draw.choice([-1800, 1800])), ends=at + 3600, **draw.choice(targets))
+        for n in range(draw.choice([0, draw.randint(1, 3)]))
+    ]
+
+
 def test_the_explained_winner_is_the_served_winner() -> None:
     """
     Over 10,000 random catalogs and pages; everybody booked is in the table once.
     """
     draw = random.Random(11)
     for turn in range(2000):
-        made = random_catalog(draw)
+        made = paused(random_catalog(draw), *random_pauses(draw))
         for n in range(5):
             context = know(section=draw.choice(["", "sport"]))
             asks = tuple(draw.sample(SLOTS, draw.randint(1, 5)))

@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -252,6 +253,13 @@ def test_another_way_to_write_an_instant_is_refused(value: Any, said: str) -> No
         "\udc80",
         "x" * 5000,
         "tzdata.zi",
+        "localtime",
+        "posixrules",
+        "Factory",
+        "posix/Europe/Amsterdam",
+        "right/Europe/Amsterdam",
+        "europe/amsterdam",
+        "utc",
         1,
     ],
     ids=label,
@@ -262,6 +270,36 @@ def test_a_time_zone_is_one_there_is(value: object) -> None:
     """
     with pytest.raises(ValueError, match="expected the name of a time zone"):
         fields.parse_zone(value)
+
+
+def test_every_zone_of_the_list_is_taken() -> None:
+    """
+    The names are those of the IANA list, and each can be read.
+    """
+    for name in ("UTC", "Europe/Amsterdam", "America/Argentina/Buenos_Aires", "Etc/GMT+1", "CET"):
+        assert fields.parse_zone(name) == name
+        ZoneInfo(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("europe/amsterdam", "Europe/Amsterdam"),
+        ("Europe/Amsterdm", "Europe/Amsterdam"),
+        ("Amsterdam", "Europe/Amsterdam"),
+        ("new york", "America/New_York"),
+        ("utc", "UTC"),
+        ("posix/Europe/Amsterdam", "Europe/Amsterdam"),
+        ("localtime", None),
+        ("posixrules", None),
+    ],
+)
+def test_a_zone_that_is_none_is_told_with_the_nearest(value: str, meant: str | None) -> None:
+    """
+    By its name, or by its city alone; nothing is guessed for what is no zone's.
+    """
+    said = sentence(fields.parse_zone, value)
+    assert said.endswith(f"did you mean {meant!r}?" if meant else "such as 'Europe/Amsterdam'")
 
 
 GOOD_URLS = [

@@ -1,17 +1,19 @@
 """Forecasts: a sample of pages answers for all of them; goals, changes and remedies are replayed, not estimated."""
 
+from collections.abc import Callable
+
 import pytest
 
-from adserver import forecast
+from adserver import forecast, whatif
 from adserver.catalog import Catalog
-from adserver.forecast import Before, Forecast, View, replay
-from adserver.hours import Week
-from adserver.model import Goal, LineItem, Measure, Pacing, PageRule, Priority, SlotId, Targeting, Terms
+from adserver.forecast import Before, Forecast, View, gather, replay, replay_asked
+from adserver.hours import Week, holds, spans_of
+from adserver.model import Goal, Kind, LineItem, Measure, Pacing, PageRule, Priority, SlotId, Targeting, Terms
 from adserver.simulate import shape
-from adserver.targeting import UNKNOWN, know
+from adserver.targeting import UNKNOWN, know, withhold
 from adserver.traffic import STEPS, WEEK_STEPS, Outlook
-from adserver.whatif import World, ask, change
-from tests.make import NOON, catalog, creative, document, line_item, slot, sponsorship
+from adserver.whatif import Remedies, World, ask, change
+from tests.make import NOON, catalog, creative, document, instant, line_item, pause, paused, slot, sponsorship
 
 TOP, SIDE = SlotId(889977), SlotId(889978)
 DAY = 86_400.0
@@ -60,6 +62,118 @@ def test_a_sample_answers_like_a_full_replay() -> None:
     for name, one in full.items():
         near = max(0.02 * one.counted, 0.01 * 0.02 * whole)
         assert sampled[name].counted == pytest.approx(one.counted, abs=near), name
+
+
+def asked_while(hour: Callable[[float], bool], of: Outlook, begins: float, ends: float) -> float:
+    """The requests of `TOP` in the five-minute steps that *hour* holds, by plain addition."""
+    instants = (begins + 300 * step for step in range(round((ends - begins) / 300)))
+    return sum(of.at(int(TOP), now) for now in instants if hour(now))
+
+
+@pytest.mark.parametrize("minutes", [0, 5, 25, 35, 55])
+@pytest.mark.parametrize("decisions", [500, 20_000])
+def test_half_an_hour_gets_half_an_hours_requests(minutes: int, decisions: int) -> None:
+    """
+    A window that begins or ends within an hour gets what is asked in it, at whatever minute the forecast begins;
+    and two bookings that share it have half of it each, however many decisions fall into it.
+    """
+    window = "mon-sun 10:00-10:30"
+    of = catalog(line_item("short", slots=(TOP,), hours=(window,)), line_item("rest", slots=(TOP,), hours=(window,)))
+    begins, traffic = MONDAY + minutes * 60, outlook(20_000)
+    found = replay(of, traffic, VIEWS, {}, begins, begins + 7 * DAY, decisions=decisions)
+    true = asked_while(lambda now: holds(spans_of([window]), of.week.minute(now)), traffic, begins, begins + 7 * DAY)
+    assert sum(one.counted for one in found) == pytest.approx(true, rel=0.001)
+    assert [one.counted for one in found] == pytest.approx([true / 2] * 2, rel=0.02)
+
+
+@pytest.mark.parametrize(("first", "last"), [(10, 40), (0, 20), (45, 55), (50, 80)])
+def test_a_flight_within_an_hour_gets_what_is_asked_in_it(first: int, last: int) -> None:
+    """
+    A flight of minutes, with a goal or without, delivers what its minutes bring.
+    """
+    starts, ends = MONDAY + 10 * 3600 + first * 60, MONDAY + 10 * 3600 + last * 60
+    traffic = outlook(20_000)
+    true = asked_while(lambda now: starts <= now < ends, traffic, MONDAY, MONDAY + DAY)
+    plain = line_item("plain", slots=(TOP,), starts=starts, ends=ends)
+    [found] = replay(catalog(plain), traffic, VIEWS, {}, MONDAY + 120, MONDAY + DAY)
+    assert found.counted == pytest.approx(true, rel=0.02)
+    goal = booked("goal", round(true / 2), starts=starts, ends=ends)
+    [found] = replay(catalog(goal), traffic, VIEWS, {}, MONDAY + 120, MONDAY + DAY)
+    assert found.counted == pytest.approx(true / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("day", ["2026-03-29T00:00:00+01:00", "2026-10-25T00:00:00+02:00"])
+@pytest.mark.parametrize("window", ["sun 02:00-03:00", "sun 01:30-03:30", "sun 02:30-02:45", "sat-mon 23:30-00:30"])
+def test_windows_keep_the_wall_clock_when_it_changes(day: str, window: str) -> None:
+    """
+    An hour that is skipped delivers nothing, one that comes twice delivers twice.
+    """
+    begins = instant(day) - DAY + 13 * 60
+    of, traffic = catalog(line_item("short", slots=(TOP,), hours=(window,))), outlook(200_000)
+    [found] = replay(of, traffic, VIEWS, {}, begins, begins + 3 * DAY)
+    spans = spans_of([window])
+    minutes = (begins + 60 * minute for minute in range(3 * 24 * 60))
+    true = sum(traffic.at(int(TOP), now) / 5 for now in minutes if holds(spans, of.week.minute(now)))
+    assert found.counted == pytest.approx(true, rel=0.02)
+
+
+def test_a_remedy_is_tried_by_a_replay_as_good_as_a_full_one() -> None:
+    """
+    Its longer steps and fewer decisions are within 2 %, also for what takes all it can get.
+    """
+    of = catalog(
+        sponsorship("bank", 30, slots=(TOP,)),
+        booked("much", 10**6),
+        booked("bulk", 10**6, priority=Priority.BULK, hours=("mon-sun 09:15-17:45",)),
+        booked("even", 4_000, slots=(SIDE,)),
+        line_item("house", slots=(TOP, SIDE), creatives=("c", "d"), priority=Priority.HOUSE),
+    )
+    traffic = outlook(8_000, int(TOP), int(SIDE))
+    full = replay(of, traffic, VIEWS, {}, MONDAY, MONDAY + 3 * DAY, decisions=10**9)
+    asked = gather(of, VIEWS, traffic).near(of, [TOP])
+    quick = replay_asked(
+        of, traffic, asked, {}, MONDAY, MONDAY + 3 * DAY, decisions=whatif.DECISIONS // 10, step_h=whatif.STEP_H
+    )
+    whole = sum(one.counted for one in full)
+    for exact, one in zip(full, quick, strict=True):
+        near = max(0.02 * exact.counted, 0.01 * 0.02 * whole)
+        assert one.counted == pytest.approx(exact.counted, abs=near), one.line_item
+
+
+def test_a_forecast_is_the_same_each_time() -> None:
+    """
+    Nothing in it is left to chance.
+    """
+    assert run(busy()) == run(busy())
+
+
+def test_a_daily_goal_says_on_how_many_days_it_is_reached() -> None:
+    """
+    And how much its days miss together; a day that is not over is not judged, nor one without hours of its own.
+    """
+
+    def daily(n: int, days: float = 7, begins: float = MONDAY, **fields: object) -> Forecast:
+        item = line_item("daily", **{"slots": (TOP,), "goal": Goal(n, Measure.IMPRESSIONS, daily=True), **fields})
+        [found] = replay(catalog(item), traffic, VIEWS, {}, begins, begins + days * DAY)
+        return found
+
+    traffic = outlook(1000)
+    midnight = MONDAY - 3600
+    weekday, weekend = (sum(traffic.weeks[int(TOP)][day * STEPS : (day + 1) * STEPS]) for day in (0, 6))
+    assert weekday > 900 > weekend
+    fine = daily(300, begins=midnight)
+    assert (fine.goal, fine.daily, fine.short) == (300, forecast.Daily(7, 7, today=True), 0)
+    some = daily(900, begins=midnight)
+    assert some.daily == forecast.Daily(7, 5, today=True)
+    assert some.short == pytest.approx(2 * (900 - weekend), rel=0.02)
+    none = daily(5_000, begins=midnight)
+    assert none.daily == forecast.Daily(7, 0, today=False)
+    assert none.short == pytest.approx(7 * 5_000 - none.counted)
+    late = daily(300, 1.5, begins=midnight + DAY - 600)
+    assert late.daily == forecast.Daily(2, 1, today=False)
+    assert daily(300, hours=("mon-fri 08:00-18:00",), begins=midnight).daily == forecast.Daily(5, 5, today=True)
+    ending = daily(300, begins=midnight, starts=midnight - DAY, ends=midnight + 2.5 * DAY)
+    assert ending.daily == forecast.Daily(3, 3, today=True)
 
 
 def test_goals_are_met_where_they_can_be() -> None:
@@ -118,6 +232,46 @@ def world(days: float = 3, per_day: float = 1000) -> World:
     return World(outlook(per_day, int(TOP), int(SIDE)), VIEWS, {}, MONDAY, MONDAY + days * DAY)
 
 
+def test_a_pause_delivers_nothing_for_as_long() -> None:
+    """
+    The others go on; a goal has it all back in the time that is left, if there is any.
+    """
+    plain = catalog(booked("goal", 900), line_item("rest", slots=(TOP,)), line_item("side", slots=(SIDE,)))
+    usual = run(plain)
+    found = run(paused(plain, pause(line_item="rest", starts=MONDAY + DAY + 600, ends=MONDAY + 2 * DAY + 600)))
+    assert found["rest"].counted == pytest.approx(usual["rest"].counted * 2 / 3, rel=0.03)
+    assert found["goal"].counted == pytest.approx(900, abs=5)
+    assert found["side"].counted == pytest.approx(usual["side"].counted, rel=0.01)
+    over = run(paused(plain, pause(line_item="goal", starts=MONDAY + DAY, ends=MONDAY + 2 * DAY)))
+    assert over["goal"].counted == pytest.approx(900, abs=5)
+    always = run(paused(plain, pause(line_item="goal", starts=MONDAY - 1, ends=MONDAY + 9 * DAY)))
+    assert (always["goal"].counted, always["goal"].short) == (0, 900)
+
+
+def test_third_party_tags_deliver_where_readers_consent() -> None:
+    """
+    A quarter of the recorded views came with consent: a tag gets those, and what needs none gets the rest as well.
+    """
+    tag = line_item("tag", slots=(TOP,), creatives=("tag",))
+    made = catalog(tag, line_item("own", slots=(TOP,)), creatives=[creative("tag", Kind.TAG), creative("loaf")])
+    views = [View((int(TOP),), withhold(UNKNOWN))] * 3 + [View((int(TOP),), UNKNOWN)]
+    found = {one.line_item: one for one in replay(made, outlook(1000), views, {}, MONDAY, MONDAY + DAY)}
+    assert found["own"].counted == pytest.approx(7 * found["tag"].counted, rel=0.02)
+    assert found["tag"].counted > 100
+
+
+def test_a_paused_section_delivers_on_the_other_pages() -> None:
+    """
+    A quarter of the pages are of sport: what shows there loses all, what shows everywhere a quarter.
+    """
+    sport = pause(section="sport", starts=MONDAY - 1, ends=MONDAY + 9 * DAY)
+    made = paused(catalog(line_item("top", slots=(TOP,)), line_item("side", slots=(SIDE,))), sport)
+    weeks = {int(slot): outlook(n).weeks[int(TOP)] for slot, n in ((TOP, 1000), (SIDE, 250))}
+    found = replay(made, Outlook(weeks, Week("Europe/Amsterdam")), VIEWS, {}, MONDAY, MONDAY + 7 * DAY)
+    counted = {one.line_item: one.counted for one in found}
+    assert counted == {"top": pytest.approx(sum(weeks[int(TOP)]) * 3 / 4, rel=0.02), "side": 0}
+
+
 def test_remedies_are_told_only_where_they_work() -> None:
     """
     A longer flight, a slot more, a higher priority: each is tried, and what does not help is not told.
@@ -129,10 +283,48 @@ def test_remedies_are_told_only_where_they_work() -> None:
     answer = ask(world(), made, None, heard.append)
     assert heard == sorted(heard)
     assert heard[-1] == pytest.approx(1)
-    assert f"slot {SIDE} added" in answer.remedies["short"]
-    assert "priority standard" not in answer.remedies["short"]
+    assert f"slot {SIDE} added" in answer.remedies["short"].works
+    assert "priority standard" not in answer.remedies["short"].works
     hopeless = document(booked("hopeless", 500_000), slots=[slot(TOP), slot(SIDE)])
-    assert ask(world(), hopeless, None, lambda _: None).remedies == {"hopeless": []}
+    assert ask(world(), hopeless, None, lambda _: None).remedies == {"hopeless": Remedies([], [], 5)}
+
+
+def test_the_shortest_flight_that_works_is_told() -> None:
+    """
+    Of those that reach the goal, the least of all.
+    """
+    rival = booked("rival", 3_000, days=30)
+    short = booked("short", 4_200, days=4)
+    answer = ask(world(5), document(short, rival, slots=[slot(TOP)]), None, lambda _: None)
+    [works] = [one for one in answer.remedies["short"].works if "flight" in one]
+    assert works == "a flight 1 day longer"
+
+
+def test_a_daily_goal_is_told_what_helps() -> None:
+    """
+    A slot more that reaches it on every day; a longer flight would not.
+    """
+    goal = Goal(1_200, Measure.IMPRESSIONS, daily=True)
+    item = line_item(
+        "daily", slots=(TOP,), goal=goal, starts=MONDAY - DAY, ends=MONDAY + 90 * DAY, creatives=("a", "b")
+    )
+    [remedies] = ask(world(), document(item, slots=[slot(TOP), slot(SIDE)]), None, lambda _: None).remedies.values()
+    assert remedies.works == [f"slot {SIDE} added"]
+
+
+def test_every_booking_that_falls_short_has_an_answer() -> None:
+    """
+    The sixth and seventh, too; what there is no time for is told as not tried.
+    """
+    items = [booked(f"short-{n}", 700, priority=Priority.BULK) for n in range(7)]
+    made = document(*items, slots=[slot(TOP), slot(SIDE)])
+    assert len(ask(world(), made, None, lambda _: None).remedies) == 7
+    out_of_time = ask(world(), made, None, lambda _: None, lambda: True)
+    assert all(not one.works for one in out_of_time.remedies.values())
+    assert all("priority standard" in one.not_tried for one in out_of_time.remedies.values())
+    left = iter([False] * 10)
+    partly = ask(world(), made, None, lambda _: None, lambda: next(left, True))
+    assert partly.remedies.keys() == out_of_time.remedies.keys()
 
 
 def test_a_change_says_whom_it_hurts() -> None:

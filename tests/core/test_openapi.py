@@ -75,15 +75,15 @@ def test_parameters_are_whole() -> None:
     """
     A parameter has a name, a place, words and a schema; two of one path are never alike.
     """
-    for path, item in DOCUMENT["paths"].items():
-        parameters = item.get("parameters", [])
-        assert len({(one["name"], one["in"]) for one in parameters}) == len(parameters), path
+    for name, item, operation in operations():
+        parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
+        assert len({(one["name"], one["in"]) for one in parameters}) == len(parameters), name
         for one in parameters:
             assert one.keys() <= {"name", "in", "required", "description", "schema", "explode"}
-            assert one["in"] in ("path", "query")
+            assert one["in"] in ("path", "query", "header")
             assert one["description"]
             assert one["schema"]["type"] in TYPES
-            assert one["in"] == "query" or one["required"] is True
+            assert one["in"] != "path" or one["required"] is True
 
 
 def test_operations_are_whole() -> None:
@@ -94,7 +94,7 @@ def test_operations_are_whole() -> None:
     assert len(found) > 15
     for name, item, operation in found:
         assert item.keys() <= METHODS | {"parameters"}, name
-        assert operation.keys() <= {"summary", "responses", "requestBody"}, name
+        assert operation.keys() <= {"summary", "responses", "requestBody", "parameters", "security"}, name
         assert operation["summary"], name
         assert operation["responses"], name
         for status, answer in operation["responses"].items():
@@ -105,11 +105,24 @@ def test_operations_are_whole() -> None:
                 assert content.keys() == {"schema"}, name
 
 
+def test_who_may_be_refused_is_asked() -> None:
+    """
+    An operation that names a way to say who calls can answer 401 and 403, and each way is described.
+    """
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert schemes["token"] == {**schemes["token"], "type": "http", "scheme": "bearer"}
+    for name, _, operation in operations():
+        ways = {way for one in operation.get("security", []) for way in one}
+        assert ways in (set(), set(schemes)), name
+        assert bool(ways) is ("401" in operation["responses"]), name
+        assert not ways or "403" in operation["responses"], name
+
+
 def test_errors_are_problems() -> None:
     """
     An answer at fault is a problem, save where a person or a probe reads it.
     """
-    others = {("/c/{token}", "404"), ("/readyz", "503")}
+    others = {("/c/{token}", "404"), ("/e/{slot}/{issue}/{number}", "404"), ("/readyz", "503")}
     for path, item in DOCUMENT["paths"].items():
         for operation in (item[method] for method in METHODS & item.keys()):
             for status, answer in operation["responses"].items():

@@ -8,12 +8,28 @@ from hypothesis import strategies as st
 
 from adserver import pacing
 from adserver.catalog import Catalog
+from adserver.days import Days
 from adserver.decide import Filled, Lost, Page, Step, decide
-from adserver.model import Cap, Goal, LineItem, Measure, NoFill, OnShortfall, Pacing, PageRule, Rotation, SlotId
-from adserver.pacing import Pace, Plan, Progress, Supply, allow, earn, plan
+from adserver.model import (
+    Cap,
+    Goal,
+    LineItem,
+    Measure,
+    NoFill,
+    OnShortfall,
+    Pacing,
+    PageRule,
+    Priority,
+    Rotation,
+    SlotId,
+)
+from adserver.pacing import Figures, Pace, Plan, Progress, Supply, allow, coarse, earn, plan
+from adserver.planner import Heard, Planner
+from adserver.traffic import Outlook, flat
 from tests.make import NOON, SLOT, catalog, draws, line_item, problems, sponsorship
 
 ENDS = NOON + 30 * 86_400
+GOAL = Goal(20, Measure.IMPRESSIONS)
 LARGE, SMALL = 100_000, 20
 NEXT = SlotId(SLOT + 1)
 
@@ -87,9 +103,12 @@ def test_what_is_reached_takes_nothing_more() -> None:
     """
     done = planned(booked(), LARGE, Supply(0.5, 1e6))
     assert (done.share, done.left, done.reason) == (0, 0, "its goal of 100,000 impressions is reached")
-    waits = plan(booked(SMALL), ENDS, Progress(10, 20, 0, 10), Supply(1.0, 1.0), ENDS - 1)
+    assert done.reached
+    waits = plan(booked(SMALL), ENDS, Progress(10, 20, 10), Supply(1.0, 1.0), ENDS - 1)
     assert (waits.share, waits.left) == (0, 0)
     assert "it waits for the last it has served to be counted: 10 of 20" in waits.reason
+    assert not waits.reached
+    assert not planned(booked(SMALL), 11, Supply(0.5, 1000.0)).reached
 
 
 def test_in_flight_may_all_come() -> None:
@@ -97,9 +116,9 @@ def test_in_flight_may_all_come() -> None:
     Of thirty none was ever counted: once they are given up thirty more may leave, not thirty times as many.
     """
     goal = booked(30, pacing=Pacing.ASAP)
-    assert plan(goal, ENDS, Progress(0, 31, 0, 31), Supply(0.5), NOON).left == 0
+    assert plan(goal, ENDS, Progress(0, 31, 31, 0.0), Supply(0.5), NOON).left == 0
     assert plan(goal, ENDS, Progress(0, 31), Supply(0.5), NOON).left == 30
-    assert plan(goal, ENDS, Progress(5, 36, 5, 15), Supply(0.5), NOON).left == 15
+    assert plan(goal, ENDS, Progress(5, 36, 10, 6.0), Supply(0.5), NOON).left == 15
 
 
 def test_a_goal_of_clicks_serves_as_many_as_clicks_take() -> None:
@@ -192,8 +211,75 @@ def test_nothing_known_is_nothing_taken() -> None:
     trace: list[Lost] = []
     [found] = decide(catalog(goal("g")), NOON, Page((SLOT,)), draws(), trace=trace)
     assert not isinstance(found, Filled)
-    assert found.reason is NoFill.GOAL
-    assert [(one.step, one.reason) for one in trace] == [(Step.GOAL, "what it has delivered is not known yet")]
+    assert found.reason is NoFill.PACING
+    assert [(one.step, one.reason) for one in trace] == [(Step.PACING, "what it has delivered is not known yet")]
+
+
+def test_a_goal_is_said_to_be_reached_where_every_booking_has_reached_its_own() -> None:
+    """
+    Beside a share that this view fell outside of, or a goal on its plan, one that is reached does not speak for all.
+    """
+    met = Pace({"g": 0.0, "on-plan": 0.0}, {}, {}, frozenset({"g"}))
+    low = line_item("on-plan", goal=Goal(20, Measure.IMPRESSIONS), priority=Priority.BULK)
+    high = line_item("on-plan", goal=Goal(20, Measure.IMPRESSIONS), priority=Priority.SPONSORSHIP, share=10.0)
+    for made, reason in (
+        (catalog(goal("g")), NoFill.GOAL),
+        (catalog(goal("g"), low), NoFill.PACING),
+        (catalog(goal("g"), goal("on-plan")), NoFill.PACING),
+        (catalog(goal("g"), high), NoFill.PACING),
+        (catalog(goal("g"), sponsorship("bank", 1)), NoFill.PACING),
+        (catalog(goal("on-plan"), line_item("g", goal=GOAL, priority=Priority.BULK)), NoFill.PACING),
+    ):
+        [found] = decide(made, NOON, Page((SLOT,)), draws(1), met)
+        assert not isinstance(found, Filled)
+        assert found.reason is reason
+
+
+def test_a_planner_says_which_goals_are_reached() -> None:
+    """
+    Of three goals of 20 one has its 20, one is on its plan, one waits for the last it served to be counted; of the one
+    that is due the worker has served its part, and says so until it hears more.
+    """
+    names = {"met": (20, 20), "on-plan": (11, 11), "waits": (10, 20), "due": (5, 5)}
+    made = catalog(*(line_item(name, goal=GOAL, starts=NOON, ends=ENDS) for name in names))
+    found = {name: Figures(served, counted) for name, (counted, served) in names.items()}
+    planner, at, days = Planner({}), (NOON + ENDS) / 2, Days("UTC")
+    planner.follow(made)
+    planner.plan(Heard({**found, "waits": Figures(0, 0)}, {}, {}), None, at - 1, days)
+    planner.plan(Heard(found, {}, {}), None, at, days)
+    pace = planner.pace
+    assert pace.reached == {"met"}
+    assert [name for name, share in pace.shares.items() if share] == ["due"]
+    while pace.shares["due"]:
+        planner.note("due")
+    assert pace.why(made.document.line_items[3]) == "it has served what it may until more is counted"
+    later = planner.project(Heard(found, {}, {}), None, at, ENDS - 60, days)
+    assert later.reached == {"met"}
+
+
+@given(st.floats(0, 1))
+def test_a_share_is_told_coarsely_and_stays_what_it_is(share: float) -> None:
+    """
+    Within 0.4 % of itself, from nothing to everything: so few change in a second that receipts need not tell them.
+    """
+    told = coarse(share)
+    assert abs(told - share) <= 0.004 * share + 1e-300
+    assert 0 <= told <= 1
+    assert coarse(told) == told
+
+
+def test_most_shares_are_the_same_a_second_later() -> None:
+    """
+    Of a goal's flight the planner changes its share some hundred times and not each second.
+    """
+    made = catalog(booked())
+    planner, outlook = Planner({}), Outlook({int(SLOT): flat(1.0)}, made.week)
+    planner.follow(made)
+    shares = set()
+    for second in range(0, 86_400, 60):
+        planner.plan(Heard({"march": Figures(second // 60, second // 60)}, {}, {}), outlook, NOON + second, Days("UTC"))
+        shares.add(planner.pace.shares["march"])
+    assert len(shares) < 30
 
 
 # Optimised rotation

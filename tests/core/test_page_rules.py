@@ -8,10 +8,22 @@ import pytest
 from msgspec import structs
 
 from adserver.catalog import Ad, Catalog
-from adserver.decide import Filled, Page, decide
+from adserver.decide import Filled, Lost, Page, Unfilled, decide
 from adserver.model import Campaign, Cap, Goal, LineItem, Measure, PageRule, Priority, Rotation, SlotId
 from adserver.pacing import Pace
-from tests.make import NOON, SLOT, advertiser, catalog, creative, document, draws, line_item, sponsorship
+from tests.make import (
+    NOON,
+    SLOT,
+    advertiser,
+    campaign,
+    catalog,
+    creative,
+    document,
+    draws,
+    group,
+    line_item,
+    sponsorship,
+)
 
 SLOTS = [SlotId(889977 + n) for n in range(5)]
 PAGES = 100_000
@@ -53,7 +65,8 @@ def random_catalog(draw: random.Random) -> Catalog:
 
 
 def random_pace(made: Catalog, draw: random.Random) -> Pace:
-    return Pace({one.id: draw.choice([0.0, 0.3, 1.0]) for one in made.goals})
+    shares = {one.id: draw.choice([0.0, 0.3, 1.0]) for one in made.goals}
+    return Pace(shares, reached=frozenset(one for one, share in shares.items() if not share and draw.random() < 0.5))
 
 
 def random_held(made: Catalog, draw: random.Random) -> Mapping[str, str] | None:
@@ -142,3 +155,38 @@ def test_a_roadblock_of_one_slot_is_a_booking_like_any_other() -> None:
         assert isinstance(one, Filled)
         counts[one.ad.line_item.id] += 1
     assert counts == {"block": 500, "other": 500}
+
+
+def test_a_house_ad_does_not_block_a_sponsorship_behind_a_group() -> None:
+    """
+    A group whose slot stays empty is answered by another of its slots, and what is sold there comes before a house ad
+    of the same category elsewhere on the page, as if the page had asked for that slot.
+    """
+    sold = sponsorship("sold", 100.0, slots=(SlotId(3),), creatives=("a",))
+    house = line_item("house", priority=Priority.HOUSE, slots=(SlotId(1),), creatives=("b",), campaign="own")
+    late = line_item("late", slots=(SlotId(2),), starts=NOON + 60)
+    found = document(sold, house, late, groups=[group(2, (3, 0.0), id="rail")])
+    owners = [advertiser(name, categories=("bank",)) for name in ("acme", "own")]
+    campaigns = (campaign(), campaign("own", advertiser="own"))
+    creatives = tuple(structs.replace(one, advertiser="own") if one.id == "b" else one for one in found.creatives)
+    of = Catalog(structs.replace(found, advertisers=tuple(owners), campaigns=campaigns, creatives=creatives), 1)
+    page = Page((SlotId(1), of.groups["rail"]))
+    trace: list[Lost] = []
+    decisions = decide(of, NOON, page, draws(), trace=trace)
+    shown = [one.ad.line_item.id if isinstance(one, Filled) else one.reason.value for one in decisions]
+    assert shown == ["page-rule", "sold"]
+    assert {lost.line_item.id for lost in trace} == {"house", "late"}
+    assert decide(of, NOON, page, draws()) == decisions
+
+
+def test_a_group_leaves_a_slot_to_the_page_that_asks_for_it() -> None:
+    """
+    A slot that is on the page anyway does not answer for the group as well.
+    """
+    item = line_item("one", slots=(SlotId(2),))
+    of = catalog(item, groups=[group(1, (2, 0.0), id="rail")])
+    page = Page((of.groups["rail"], SlotId(2)))
+    first, second = decide(of, NOON, page, draws())
+    assert isinstance(first, Unfilled)
+    assert first.slot == 1
+    assert isinstance(second, Filled)

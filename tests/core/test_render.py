@@ -9,7 +9,7 @@ import pytest
 
 from adserver.decide import SHOWS
 from adserver.documents import read_tables
-from adserver.model import Creative, Format, Group, Kind, Slot, WhenEmpty
+from adserver.model import Creative, Format, Group, Kind, Size, Slot, WhenEmpty
 from adserver.render import compile_snippet, render_empty, render_placeholder, sanitise
 from tests.make import IMAGE, ad, creative, entries, group, political, problems, slot
 
@@ -108,14 +108,16 @@ def test_the_label_is_seen_and_stands_outside_the_link(kind: Kind, form: Format)
 @pytest.mark.parametrize(("kind", "form"), CARRIED)
 def test_every_link_is_marked_as_sold_and_leads_through_the_click_address(kind: Kind, form: Format) -> None:
     """
-    Links carry rel="sponsored nofollow noopener" and lead to the token's click address, never to the buyer directly.
+    Links carry rel="sponsored nofollow noopener" and lead to the token's click address, in a mail to their place's,
+    never to the buyer directly.
     """
     snippet = read(creative(kind=kind), form)
+    counted = "e" if form is Format.EMAIL else "c"
     links = snippet.all("a")
     assert len(links) == (0 if kind is Kind.TAG else 1)
     for link in links:
         assert link.attributes["rel"] == REL
-        assert link.attributes["href"] == f"{PUBLIC}/c/{TOKEN.decode()}"
+        assert link.attributes["href"] == f"{PUBLIC}/{counted}/{TOKEN.decode()}"
 
 
 @pytest.mark.parametrize(("kind", "form"), CARRIED)
@@ -155,8 +157,8 @@ def test_a_picture_reserves_its_place(form: Format) -> None:
     An image says its width and height, so that nothing jumps, and its alternative words.
     """
     snippet = read(creative(kind=Kind.IMAGE, alt="A loaf of bread"), form)
-    picture = next(one for one in snippet.elements if "assets" in one.attributes.get("src", ""))
-    assert picture.attributes["src"] == f"{PUBLIC}/assets/{IMAGE}"
+    address = f"{PUBLIC}/e/{TOKEN.decode()}.img" if form is Format.EMAIL else f"{PUBLIC}/assets/{IMAGE}"
+    (picture,) = [one for one in snippet.elements if one.attributes.get("src") == address]
     assert (picture.attributes["width"], picture.attributes["height"]) == ("300", "250")
     assert picture.attributes["alt"] == "A loaf of bread"
     if form is not Format.EMAIL:
@@ -164,6 +166,27 @@ def test_a_picture_reserves_its_place(form: Format) -> None:
             "300",
             "250",
         )
+
+
+STILL = "fedcba9876543210fedcba9876543210.png"
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAGE, Kind.NATIVE])
+def test_what_moves_has_its_still_for_those_who_want_less_motion(kind: Kind) -> None:
+    """
+    The browser chooses by itself; a picture that does not move is an image and nothing else, as ever.
+    """
+    fields: dict[str, Any] = {"image": IMAGE, "image_size": (320, 180), "alt": "A ferry"}
+    snippet = read(creative(kind=kind, still=STILL, **fields))
+    source, picture = snippet.one("source"), snippet.all("img")[0]
+    assert source.attributes == {"media": "(prefers-reduced-motion: reduce)", "srcset": f"{PUBLIC}/assets/{STILL}"}
+    assert source.within == picture.within == [*snippet.one("picture").within, "picture"]
+    assert picture.attributes["src"] == f"{PUBLIC}/assets/{IMAGE}"
+    assert not read(creative(kind=kind, **fields)).all("picture")
+
+    pictures = read(creative(kind=kind, still=STILL, **fields), Format.AMP).all("amp-img")
+    assert [one.attributes["src"].rpartition("/")[2] for one in pictures] == [IMAGE, STILL]
+    assert pictures[0].attributes["media"] == f"not all and {pictures[1].attributes['media']}"
 
 
 def test_a_native_picture_reserves_its_own_size() -> None:
@@ -435,7 +458,9 @@ def test_an_empty_slot_collapses_unless_it_keeps_its_box() -> None:
     What nothing fills is nothing, or an empty box that is hidden from assistive technology.
     """
     assert render_empty(slot(), Format.HTML) == b""
-    (box,) = Snippet(render_empty(slot(when_empty=WhenEmpty.KEEP), Format.HTML).decode()).elements
+    box, label, space = Snippet(render_empty(slot(when_empty=WhenEmpty.KEEP), Format.HTML).decode()).elements
+    assert label.attributes["aria-hidden"] == "true"
+    assert (space.attributes["width"], space.attributes["height"]) == ("300", "250")
     assert box.name == "aside"
     assert box.attributes == {
         "class": "adserver adserver-empty",
@@ -477,7 +502,38 @@ def test_a_placeholder_holds_no_ad_and_no_token(ask: Slot | Group, said: dict[st
     """
     A placeholder may be kept in any cache: it says which slot or group belongs there, and its size.
     """
-    (box,) = Snippet(render_placeholder(ask).decode()).elements
+    box, *_ = Snippet(render_placeholder(ask).decode()).elements
     assert said.items() <= box.attributes.items()
     assert box.attributes["class"] == "adserver adserver-placeholder"
     assert unescape(render_placeholder(ask).decode()) == render_placeholder(ask).decode()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        (((300, 250),), ["300x250"]),
+        (((970, 250), (728, 90)), ["970x250"]),
+        (((728, 90), (468, 60), (320, 100)), ["728x90", "320x100"]),
+        (((300, 600), (160, 600)), ["300x600", "160x600"]),
+        (((300, 250), (300, 250)), ["300x250"]),
+    ],
+)
+def test_a_placeholder_keeps_the_room_of_every_size_that_is_the_highest_somewhere(
+    sizes: tuple[Size, ...], kept: list[str]
+) -> None:
+    """
+    Each size that is the highest at some width has a drawing of nothing; without a style only the first takes room.
+    """
+    _, label, *spaces = Snippet(render_placeholder(slot(sizes=sizes)).decode()).elements
+    assert label.attributes == {"class": "adserver-label", "aria-hidden": "true"}
+    assert [f"{one.attributes['width']}x{one.attributes['height']}" for one in spaces] == kept
+    assert ["display" in one.attributes for one in spaces] == [False] + [True] * (len(kept) - 1)
+
+
+def test_without_consent_a_passback_stays_away() -> None:
+    """
+    Another ad server's markup is a third party's: for a reader who has not consented nothing stands there.
+    """
+    empty = slot(when_empty=WhenEmpty.PASSBACK, passback="<p>Ask them</p>")
+    assert b"iframe" in render_empty(empty, Format.HTML)
+    assert render_empty(empty, Format.HTML, own=True) == b""

@@ -33,6 +33,7 @@ COUNTS = {
         f"4:9:{LOAF}": 6,
         f"5:9:{LOAF}": 2,
         f"5:9:{LOAF}:prefetch": 1,
+        f"6:9:{LOAF}": 9,
         "2:9:889990:not-live": 7,
         "2:9:889992:no-booking": 1,
     },
@@ -42,10 +43,11 @@ COUNTS = {
 
 def test_shows_each_slot_with_its_funnel() -> None:
     """
-    A slot's requests are those answered and those not; impressions, viewables and clicks stand beside them.
+    A slot's requests are those answered and those not; impressions, viewables, clicks and loads stand beside
+    them.
     """
     found = {row.name: figures(row) for row in rows(COUNTS, ADS, "slot", DAYS)}
-    assert found == {889990: (122, 115, 8, 6, 2), 889991: (4, 4, 0, 0, 0), 889992: (1, 0, 0, 0, 0)}
+    assert found == {889990: (122, 115, 8, 6, 2, 9), 889991: (4, 4, 0, 0, 0, 0), 889992: (1, 0, 0, 0, 0, 0)}
 
 
 def test_invalid_events_stand_apart() -> None:
@@ -72,7 +74,7 @@ def test_by_line_item_a_no_fill_has_no_name() -> None:
     An unfilled request belongs to no line item; it is kept in a last row without a name.
     """
     found = {row.name: figures(row) for row in rows(COUNTS, ADS, "line_item", DAYS)}
-    assert list(found.items()) == [("spring-sale", (119, 119, 8, 6, 2)), (None, (8, 0, 0, 0, 0))]
+    assert list(found.items()) == [("spring-sale", (119, 119, 8, 6, 2, 9)), (None, (8, 0, 0, 0, 0, 0))]
 
 
 def test_by_creative_and_day() -> None:
@@ -96,8 +98,8 @@ def test_an_ad_nobody_can_name_keeps_its_counts() -> None:
     """
     counts = {DAY: {f"1:9:{GONE}": 3, f"3:9:{GONE}": 2, f"1:9:{LOAF}": 1}}
     assert [(row.name, figures(row)) for row in rows(counts, ADS, "slot", DAYS)] == [
-        (889990, (1, 1, 0, 0, 0)),
-        (None, (3, 3, 2, 0, 0)),
+        (889990, (1, 1, 0, 0, 0, 0)),
+        (None, (3, 3, 2, 0, 0, 0)),
     ]
     for by in ("line_item", "creative"):
         assert {row.name: row.served for row in rows(counts, ADS, by, DAYS)}[GONE] == 3
@@ -132,6 +134,7 @@ def test_a_row_as_a_table_names_its_dimension() -> None:
         "impressions": 2,
         "viewables": 1,
         "clicks": 0,
+        "loads": 0,
         "invalid": {"bot": 2},
         "invalid_by_type": {"impressions": {"bot": 1}, "viewables": {}, "clicks": {"bot": 1}},
         "suspect": {"impressions": 1, "viewables": 0, "clicks": 0},
@@ -191,7 +194,7 @@ def test_suspect_events_are_counted_and_told_apart() -> None:
     """
     counts = {DAY: {f"3:9:{LOAF}": 5, f"3:9:{LOAF}:suspect": 2, f"3:9:{LOAF}:rate": 1, f"5:9:{LOAF}:suspect": 4}}
     (row,) = rows(counts, ADS, "slot", DAYS)
-    assert figures(row) == (0, 0, 7, 0, 4)
+    assert figures(row) == (0, 0, 7, 0, 4, 0)
     assert row.suspect == {"impressions": 2, "viewables": 0, "clicks": 4}
     assert row.invalid == {"rate": 1}
     assert row.gross == {"impressions": 8, "viewables": 0, "clicks": 4}

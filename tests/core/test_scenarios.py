@@ -11,6 +11,7 @@ Beside the bookings a file has `[[page]]` tables, each a page view, or many:
     because    why others did not answer: line item = "step: reason"
     takes      how much of its chances each line item with a goal takes now, 0 to 1
     says       why it takes that
+    reached    line items that have their goal
     seen       line items that this reader may not be shown now, and why; known = false where nobody knows the reader
     view    which view of its slots it is, counted from 0
     views   that many views one after another, of which each line item has as many as `counts` says, give or take 3
@@ -48,6 +49,7 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
     because: dict[str, str] = {}
     takes: dict[str, float] = {}
     says: dict[str, str] = {}
+    reached: list[str] = []
     seen: dict[str, str] = {}
     known: bool = True
     view: int = 0
@@ -87,7 +89,8 @@ def test_a_story_goes_as_told(path: Path) -> None:
         counts: Counter[str] = Counter()
         for n in range(view.view, view.view + view.views):
             trace: list[Lost] = []
-            decisions = decide(catalog, now, page, draws(n), Pace(view.takes, view.says), trace)
+            pace = Pace(view.takes, view.says, reached=frozenset(view.reached))
+            decisions = decide(catalog, now, page, draws(n), pace, trace)
             counts.update(map(tell, decisions))
             if view.shows is not None:
                 assert [tell(one) for one in decisions] == view.shows

@@ -1,6 +1,6 @@
 """The simulator's own claims: goals end where they should, and the rules it compares with do not."""
 
-from adserver.simulate import Settings, simulate, split
+from adserver.simulate import RULES, Settings, simulate, split
 
 SETTINGS = Settings(days=7, per_day=2_500)
 
@@ -18,6 +18,14 @@ def test_goals_end_where_they_should() -> None:
     assert small.longest_gap_h < 36
     assert told == sorted(told)
     assert told[-1] == 1
+
+
+def test_the_least_traffic_and_days_have_an_outcome() -> None:
+    """
+    What the command line lets through does not divide by nothing: a day of a hundred requests.
+    """
+    for rule in RULES:
+        assert all(one.goal > 0 for one in simulate(Settings(days=1, per_day=100, workers=1), rule))
 
 
 def test_by_the_clock_a_well_sold_slot_ends_short() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adserver.events import INVALID, NO_FILLS, NO_ISSUER, Event, Type, slot_subject
+from adserver.events import INVALID, NO_FILLS, NO_ISSUER, TOKEN_BIT, Event, Type, slot_subject
 from adserver.tally import TOKENS_A_CHUNK, Batch
 from adserver.tally import tally as tally_stored
 from tests.records import field_of, stored
@@ -73,10 +73,11 @@ def test_adds_up_the_same_in_any_order_and_batching(stream: list[Event], random:
 @given(streams())
 def test_a_token_counts_once_per_event(stream: list[Event]) -> None:
     """
-    The same impression, viewable or click again changes nothing; each served or unfilled record counts.
+    The same impression, viewable or click again changes nothing; each record of what is served, unfilled or
+    loaded counts.
     """
     counts = count([tally(DAY, 0, len(stream), stream), tally(DAY, len(stream), 2 * len(stream), stream)])
-    plain = [one for one in stream if one.type in (Type.SERVED, Type.UNFILLED)]
+    plain = [one for one in stream if one.type not in TOKEN_BIT]
     once = {(one.type, one.issuer, one.serial) for one in stream if one not in plain}
     assert counts.total() == 2 * len(plain) + len(once)
 
@@ -91,9 +92,9 @@ def test_a_token_filed_both_ways_is_counted_in_one_place(stream: list[Event], re
         one if one.type is Type.UNFILLED else event(one.type, reason, one.serial, one.subject, issuer=one.issuer)
         for one, reason in zip(stream, reasons, strict=False)
     ]
-    tokens = [one for one in mixed if one.type not in (Type.SERVED, Type.UNFILLED)]
+    tokens = [one for one in mixed if one.type in TOKEN_BIT]
     counted = count([tally(DAY, 0, len(mixed), mixed[::-1] if turn else mixed)])
-    number = sum(n for field, n in counted.items() if int(field[0]) >= Type.IMPRESSION)
+    number = sum(n for field, n in counted.items() if int(field[0]) in TOKEN_BIT)
     assert number == len({(one.type, one.issuer, one.serial) for one in tokens})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from PIL import Image
 
 from adserver.config_files import MOST_IMAGE_BYTES, Files, read_config, write_config
@@ -135,6 +136,11 @@ def test_any_document_reads_back_the_same(
         counts=Counts.VIEWABLE, when_empty=WhenEmpty.PASSBACK, passback="<b>\r\n\t\"'''\\</b>", refresh_s=30
     )
     document = make.document(item, slots=[shape], creatives=[one, two], groups=[make.group(889990)])
+    pauses = (
+        make.pause("a", line_item="sale", starts=starts, ends=ends, reason=clean[0]),
+        make.pause("b", section="sport", by="ann"),
+    )
+    document = structs.replace(document, pauses=pauses)
     directory = tmp_path_factory.mktemp("out")
 
     write_config(directory, document, {}, 3)

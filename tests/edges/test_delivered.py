@@ -82,7 +82,7 @@ def test_the_next_look_sees_what_was_counted_since(with_store: Run) -> None:
     async def body(store: Store) -> None:
         journal, found = Journal(store, of), Delivered()
         await found.refresh(store, of, DAYS, NOON)
-        assert found.totals() == {}
+        assert found.totals() == {"paced": Figures()}
         for hour, total in ((HOUR, 2), (HOUR - 1, 4)):
             await journal.count(Type.IMPRESSION, "a", 2, hour=hour)
             await found.refresh(store, of, DAYS, NOON)
@@ -92,7 +92,7 @@ def test_the_next_look_sees_what_was_counted_since(with_store: Run) -> None:
         assert found.totals()["paced"].impressions == 4
         await found.refresh(store, of, DAYS, NOON + 86_400)
         assert found.totals()["paced"].impressions == 6
-        assert found.totals(TODAY + 1) == {}
+        assert found.totals(TODAY + 1) == {"paced": Figures()}
 
     with_store(body)
 
@@ -131,3 +131,47 @@ def test_another_catalog_is_read_for_at_once(with_store: Run) -> None:
     with_store(body)
     assert before.measured == ()
     assert [one.id for one in catalog(line_item("o", rotation=Rotation.OPTIMISED)).measured] == ["o"]
+
+
+def test_a_long_history_is_read_bit_by_bit(with_store: Run) -> None:
+    """
+    A goal given to a booking with months behind it is known once they are read; the others are known all the while.
+    """
+    old = line_item("old", creatives=("o",), goal=Goal(9, Measure.IMPRESSIONS), starts=NOON - 90 * 86_400)
+    young = line_item("young", creatives=("y",), goal=Goal(9, Measure.IMPRESSIONS), starts=NOON - 3_600)
+    before, after = catalog(young), catalog(young, old)
+
+    async def body(store: Store) -> None:
+        journal, found = Journal(store, after), Delivered()
+        await journal.count(Type.IMPRESSION, "o", 2, day=TODAY - 80)
+        await journal.count(Type.IMPRESSION, "y", 1)
+        await found.refresh(store, before, DAYS, NOON, 0.0)
+        await found.refresh(store, after, DAYS, NOON, 0.0)
+        assert found.totals() == {"young": Figures(impressions=1)}
+        rounds = 1
+        while not found.complete:
+            await found.refresh(store, after, DAYS, NOON, 0.0)
+            rounds += 1
+        assert rounds == 89, "a budget of nothing reads one day each time"
+        assert found.totals() == {"young": Figures(impressions=1), "old": Figures(impressions=2)}
+
+    with_store(body)
+
+
+def test_a_changed_goal_reads_nothing_again(with_store: Run) -> None:
+    """
+    Days that are over are read once: another goal, and the next day, find them read.
+    """
+    first, second = made(), made(goal=Goal(50, Measure.CLICKS))
+
+    async def body(store: Store) -> None:
+        journal, found = Journal(store, first), Delivered()
+        await journal.count(Type.IMPRESSION, "a", 2, day=TODAY - 9)
+        await found.refresh(store, first, DAYS, NOON)
+        await found.refresh(store, second, DAYS, NOON, 0.0)
+        assert found.complete
+        await found.refresh(store, second, DAYS, NOON + 86_400, 0.0)
+        assert found.complete, "only the day that has become closed was read"
+        assert found.totals() == {"paced": Figures(impressions=2)}
+
+    with_store(body)

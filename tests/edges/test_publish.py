@@ -1,12 +1,14 @@
 """Publishing and exporting, against real servers."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from adserver import versions
 from adserver.config_files import Files, read_config, write_config
@@ -71,6 +73,9 @@ def test_a_difference_is_told_in_words() -> None:
     assert "changes line item 'b': weight from 1.0 to 3.0" in said
     assert "changes slot 1: name from 'Top' to 'Head'" in said
     assert difference(before, before) == []
+    paused = msgspec.structs.replace(before, pauses=(make.pause("crash", category="airline"),))
+    assert difference(before, paused) == ["adds pause 'crash'"]
+    assert difference(paused, before) == ["removes pause 'crash'"]
     shuffled = msgspec.structs.replace(before, line_items=before.line_items[::-1])
     assert difference(before, shuffled) == ["puts the line items in another order"]
     long = msgspec.structs.replace(before, site=make.site(name="x" * 5000))
@@ -235,11 +240,35 @@ def test_an_image_under_a_wrong_name_is_not_taken(with_store: Run, server: Serve
     with_store(body)
 
 
+def as_lines(version: Version) -> bytes:
+    """A large version as it was stored before each part was apart: lines of JSON, compressed together."""
+    items = version.document.line_items
+    head = structs.replace(version, document=structs.replace(version.document, line_items=items[:500]))
+    parts = (items[start : start + 500] for start in range(500, len(items), 500))
+    return zlib.compress(b"\n".join([msgspec.json.encode(head), *map(msgspec.json.encode, parts)]), 1)
+
+
+@pytest.mark.parametrize("n", [500, 501, 2_101])
+def test_a_large_version_that_was_stored_as_lines_is_read(n: int) -> None:
+    """
+    The format before this one: whole, and refused where it is damaged.
+    """
+    many = make.document(*(make.line_item(f"item-{at}", creatives=("loaf",)) for at in range(n)))
+    version = Version(number=1, author="ann", at=1.0, note="", document=many)
+    data = as_lines(version)
+    assert data[:1] == b"x"
+    assert versions.decode(data) == version
+    for damaged in (data[:-100], data[:50] + b"\0" + data[51:], zlib.compress(b"{}\n[]"), zlib.compress(b"")):
+        with pytest.raises(StoreRefused, match="cannot read"):
+            versions.decode(damaged)
+
+
 def test_a_large_version_is_kept_in_parts(with_store: Run) -> None:
     """
     Thousands of line items come back as they were, in less room than their JSON; damaged they are refused.
     """
     many = make.document(*(make.line_item(f"item-{n}", creatives=("loaf",)) for n in range(2_101)))
+    many = msgspec.structs.replace(many, pauses=(make.pause(line_item="item-7"), make.pause("b", section="sport")))
     version = Version(number=1, author="ann", at=1.0, note="", document=many)
     data = versions.encode(version)
     assert versions.decode(data) == version

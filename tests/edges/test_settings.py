@@ -8,6 +8,8 @@ import pytest
 
 from adserver.settings import PREFIX, BadSetting, Settings, descriptions, read_settings, unknown_variables
 
+OIDC = {"oidc_issuer": "https://login.example/realm", "oidc_client_id": "adserver", "oidc_domains": "courier.example"}
+
 
 def test_every_setting_is_described() -> None:
     """
@@ -88,6 +90,16 @@ def test_a_bad_value_names_its_variable_and_flag(name: str, value: str, says: st
         ({"redis_url": "redis://localhost?decode_responses=true"}, "decode_responses"),
         ({"redis_url": "rediss://u:p@h?ssl_cert_reqs=none"}, "ssl_cert_reqs"),
         ({"redis_url": "redis://localhost?socket_timeout=x"}, "socket_timeout"),
+        ({"oidc_client_id": "adserver"}, "set both, or neither"),
+        ({**OIDC, "oidc_issuer": "http://login.example"}, "OIDC_ISSUER"),
+        ({**OIDC, "oidc_issuer": "http://127.0.0.1.evil.example"}, "OIDC_ISSUER"),
+        ({**OIDC, "oidc_issuer": "https://login.example?tenant=1"}, "OIDC_ISSUER"),
+        ({**OIDC, "oidc_issuer": "login.example"}, "OIDC_ISSUER"),
+        ({**OIDC, "oidc_client_id": ""}, "OIDC_CLIENT_ID"),
+        ({**OIDC, "oidc_client_id": "two words"}, "OIDC_CLIENT_ID"),
+        ({**OIDC, "oidc_domains": "@courier.example"}, "OIDC_DOMAINS"),
+        ({**OIDC, "oidc_domains": ""}, "ADSERVER_OIDC_ROLE=none"),
+        ({**OIDC, "oidc_role": "admin"}, "OIDC_ROLE"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(given: dict[str, str], says: str) -> None:
@@ -96,6 +108,19 @@ def test_what_cannot_work_is_refused_at_the_start(given: dict[str, str], says: s
     """
     with pytest.raises(BadSetting, match=says.replace("?", r"\?")):
         read_settings({PREFIX + name.upper(): value for name, value in given.items()})
+
+
+@pytest.mark.parametrize("more", [{}, {"oidc_domains": "", "oidc_role": "none"}, {"oidc_role": "sales"}])
+def test_a_sign_in_provider_is_named(more: dict[str, str]) -> None:
+    """
+    By its issuer, our id there, and whose people may come: a domain's, or only who was added.
+    """
+    given = {**OIDC, **more}
+    found = read_settings({PREFIX + name.upper(): value for name, value in given.items()})
+    assert found.oidc_issuer == "https://login.example/realm"
+    assert found.oidc_role == more.get("oidc_role", "viewer")
+    for url in ("http://127.0.0.1:8080", "http://localhost:8080/realms/news", "http://[::1]:8080"):
+        assert read_settings({}, {**given, "oidc_issuer": url}).oidc_issuer == url
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,15 @@ def test_the_documented_user_may_do_all_that_is_needed(kind: str) -> None:
         await store.why_unconfirmed()
         await look(store, "0" * 16, time.time())
         await store.ask("HDEL", neighbours.KEY, "0" * 16)
-        for forbidden in (("GET", "somebody's"), ("DEL", "as:ads"), ("FLUSHALL", "ASYNC"), ("CONFIG SET", "hz", 10)):
+        for forbidden in (
+            ("GET", "somebody's"),
+            ("DEL", "somebody's"),
+            ("FLUSHALL", "ASYNC"),
+            ("KEYS", "*"),
+            ("CONFIG SET", "hz", 10),
+            ("FUNCTION FLUSH", "ASYNC"),
+            ("PUBLISH", "as:", "x"),
+        ):
             with pytest.raises(StoreUnavailable, match=r"NOPERM|permission"):
                 await store.ask(*forbidden)
 

@@ -36,6 +36,7 @@ TROUBLE = {
     "AdserverReloadFailing": {'adserver_config_reload_failures_total{cause="store"}': GROWING},
     "AdserverDayNotClosed": {"adserver_closing_blocked": "1x90"},
     "AdserverClockJump": {"adserver_clock_jump_seconds": "121x90"},
+    "AdserverGoalsBehind": {"adserver_goals_behind": "1x90"},
 }
 PEACE = {
     "adserver_store_up": "1x90",

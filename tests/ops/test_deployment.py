@@ -26,7 +26,7 @@ OVERLAYS = ["small", "production"]
 # Not Kubernetes' own, so there is no schema to hold them against.
 CUSTOM_KINDS = {("monitoring.coreos.com/v1", kind) for kind in ("ServiceMonitor", "PrometheusRule")}
 # What pages and readers call, and nothing else.
-DELIVERY_PATHS = {"/ads", "/render", "/i", "/v", "/c", "/assets", "/methodology"}
+DELIVERY_PATHS = {"/ads", "/render", "/i", "/v", "/c", "/assets", "/loader.js", "/loader.css", "/methodology"}
 
 VARIABLE = re.compile(r"\bADSERVER_[A-Z_]*[A-Z]\b")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -584,12 +584,13 @@ def test_without_a_namespace_object_deleting_an_overlay_spares_the_ledger(resour
     assert of_kind(resources, "Namespace") == []
 
 
-def built_with(component: str, directory: Path) -> tuple[Resource, ...]:
-    """The small overlay with one more *component*, as docs/deploy.md describes, built in a copy under *directory*."""
+def built_with(component: str, directory: Path, overlay: str = "small") -> tuple[Resource, ...]:
+    """An overlay with one more *component*, as docs/deploy.md describes, built in a copy under *directory*."""
     shutil.copytree(K8S, directory / "k8s")
-    path = directory / "k8s" / "overlays" / "small" / "kustomization.yaml"
+    path = directory / "k8s" / "overlays" / overlay / "kustomization.yaml"
     kustomization = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**kustomization, "components": [f"../../components/{component}"]}))
+    components = [*kustomization.get("components", []), f"../../components/{component}"]
+    path.write_text(yaml.safe_dump({**kustomization, "components": components}))
     return tuple(kustomize(path.parent))
 
 
@@ -604,6 +605,29 @@ def test_the_emptydir_component_replaces_the_claim(tmp_path: Path) -> None:
     volumes = {volume["name"]: volume for volume in pod(built)["volumes"]}
     assert volumes["data"] == {"name": "data", "emptyDir": {"sizeLimit": "4Gi"}}
     assert service_container(built)["resources"]["limits"]["ephemeral-storage"] == "5Gi"
+
+
+def test_the_sign_in_component_brings_the_secret_and_a_way_out(tmp_path: Path) -> None:
+    """
+    The client's secret is a file that the service is told of, and port 443 is open, but not to neighbours.
+    """
+    built = built_with("sign-in", tmp_path, "production")
+    for resource in built:
+        validate(resource)
+    mounts = {mount["name"]: mount["mountPath"] for mount in service_container(built)["volumeMounts"]}
+    assert environment(built)["ADSERVER_OIDC_CLIENT_SECRET_FILE"] == mounts["sign-in"]
+    *_, rule = named(built, "NetworkPolicy", "adserver")["spec"]["egress"]
+    assert rule["ports"] == [{"port": 443, "protocol": "TCP"}]
+    assert "10.0.0.0/8" in rule["to"][0]["ipBlock"]["except"]
+
+
+def test_the_console_is_public_where_it_is_asked_for() -> None:
+    """
+    Production adds the console, its API and the report links to the public host, and nothing of the ops port.
+    """
+    (rule,) = named(overlay("production"), "Ingress", "adserver")["spec"]["rules"]
+    paths = {path["path"] for path in rule["http"]["paths"]}
+    assert paths == DELIVERY_PATHS | {"/console", "/api", "/report"}
 
 
 # The catalog that production mounts
@@ -678,6 +702,7 @@ def test_the_deployment_page_names_what_is_there() -> None:
     assert [path for path in re.findall(r"k8s/[\w./-]*\w", page) if not (ROOT / path).exists()] == []
     referred = {environment(base())["ADSERVER_REDIS_URL"]["secretKeyRef"]["name"]}
     referred |= {volume["secret"]["secretName"] for volume in pod(base())["volumes"] if "secret" in volume}
+    referred |= set(re.findall(r"secretName: ([\w-]+)", (K8S / "components/sign-in/kustomization.yaml").read_text()))
     assert referred == set(re.findall(r"create secret generic ([\w-]+)", page))
     (public,) = re.findall(r"what pages and readers call: (.*?)\.\s", page)
     assert {path.rstrip("/") for path in re.findall(r"`([^`]+)`", public)} == DELIVERY_PATHS

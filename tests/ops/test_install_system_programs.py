@@ -1,5 +1,6 @@
 """tools/install-system-programs, run against stand-ins for the package manager."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -11,9 +12,14 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "install-system-programs"
 PACKAGES = {
     "chromium": "chromium",
     "nginx": "nginx",
+    "varnishd": "varnish",
     "redis-server": "redis-server",
     "promtool": "prometheus",
     "wrk": "wrk",
+    "mariadbd": "mariadb-server",
+    "/usr/sbin/php-fpm8.2": "php-fpm",
+    "/usr/lib/php/20220829/curl.so": "php-curl",
+    "/usr/share/wordpress/wp-load.php": "wordpress",
 }
 # Installs by creating the command, and writes down how it was called and what policy-rc.d said at that moment.
 APT_GET = """\
@@ -26,9 +32,25 @@ for word in "$@"; do
 done
 for word in "$@"; do
     [ "$word" != prometheus ] || word=promtool
-    case " chromium nginx redis-server promtool wrk " in *" $word "*) cp "$HERE/bin/true" "$HERE/bin/$word" ;; esac
+    [ "$word" != varnish ] || word=varnishd
+    [ "$word" != mariadb-server ] || word=mariadbd
+    case " chromium nginx varnishd redis-server promtool wrk mariadbd " in
+        *" $word "*) cp "$HERE/bin/true" "$HERE/bin/$word" ;;
+    esac
+    case $word in
+        php-fpm) file=usr/sbin/php-fpm8.2 ;;
+        php-curl) file=usr/lib/php/20220829/curl.so ;;
+        wordpress) file=usr/share/wordpress/wp-load.php ;;
+        *) continue ;;
+    esac
+    mkdir -p "$HERE/root/${file%/*}" && cp "$HERE/bin/true" "$HERE/root/$file"
 done
 """
+
+
+def shown(command: str) -> str:
+    """A command as the script names it: files whose path holds a version are looked for with any."""
+    return re.sub(r"(?<=fpm)8\.2|20220829", "*", command)
 
 
 class Machine:
@@ -39,7 +61,7 @@ class Machine:
         self.bin = here / "bin"
         self.policy = here / "policy-rc.d"
         self.bin.mkdir()
-        for tool in ("sh", "cat", "chmod", "cp", "cut", "grep", "mktemp", "mv", "rm", "sleep", "tail", "true"):
+        for tool in ("sh", "cat", "chmod", "cp", "cut", "grep", "mkdir", "mktemp", "mv", "rm", "sleep", "tail", "true"):
             found = shutil.which(tool)
             assert found is not None
             (self.bin / tool).symlink_to(found)
@@ -49,8 +71,13 @@ class Machine:
         assert "PATH=$PATH:/usr/sbin:/sbin\n" in text
         self.script.write_text(text.replace("PATH=$PATH:/usr/sbin:/sbin\n", "", 1))
 
+    def path_of(self, command: str) -> Path:
+        """Where a command, or a file named by its whole path, is on this machine."""
+        return self.here / "root" / command[1:] if command.startswith("/") else self.bin / command
+
     def add(self, command: str, body: str = "") -> None:
-        path = self.bin / command
+        path = self.path_of(command)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"#!{shutil.which('sh')}\n{body}\n")
         path.chmod(0o755)
 
@@ -59,6 +86,7 @@ class Machine:
             "PATH": str(self.bin),
             "HERE": str(self.here),
             "TMPDIR": str(self.here),
+            "ROOT": str(self.here / "root"),
             "POLICY_RC_D": str(self.policy),
             "APT_PAUSE_S": "0",
             "UNAVAILABLE": "",
@@ -104,7 +132,7 @@ def test_only_what_is_missing_is_installed(machine: Machine) -> None:
     assert machine.run().returncode == 0
     assert machine.calls() == [
         "-qq update",
-        "-qq install --yes --no-install-recommends chromium redis-server prometheus wrk",
+        "-qq install --yes --no-install-recommends " + " ".join(one for one in PACKAGES.values() if one != "nginx"),
         "policy 101",
     ]
     again = machine.run()
@@ -144,7 +172,7 @@ def test_updates_are_tried_a_bounded_number_of_times(machine: Machine) -> None:
     done = machine.run({"UPDATE_STATUS": "100", "UNAVAILABLE": " ".join(PACKAGES.values())})
     assert done.returncode == 1
     assert machine.calls().count("-qq update") == 3
-    assert all(f"{command} could not be installed" in done.stderr for command in PACKAGES)
+    assert all(f"{shown(command)} could not be installed" in done.stderr for command in PACKAGES)
     assert not machine.policy.exists()
 
 
@@ -157,7 +185,7 @@ def test_one_package_that_does_not_exist_keeps_no_other_away(machine: Machine) -
     (line,) = done.stderr.splitlines()
     assert line.startswith("chromium could not be installed, so the page tests")
     assert line.endswith("are left out; try: apt-get install chromium")
-    assert all((machine.bin / command).exists() for command in PACKAGES if command != "chromium")
+    assert all(machine.path_of(command).exists() for command in PACKAGES if command != "chromium")
 
 
 @pytest.mark.parametrize("missing", ["id", "apt-get"])
@@ -173,6 +201,6 @@ def test_where_it_may_not_install_it_says_what_is_left_out(machine: Machine, mis
     done = machine.run()
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [command for command in PACKAGES if command != "wrk"]
+    assert [line.split()[0] for line in lines] == [shown(command) for command in PACKAGES if command != "wrk"]
     assert all("left out; install" in line and line.endswith(".") for line in lines)
     assert machine.calls() == []

@@ -73,7 +73,7 @@ def issuer(token: str) -> bytes:
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, int]:
     """The sums of a report's figures."""
-    figures = ("requests", "served", "impressions", "viewables", "clicks")
+    figures = ("requests", "served", "impressions", "viewables", "clicks", "loads")
     return {figure: sum(row[figure] for row in rows) for figure in figures}
 
 
@@ -235,11 +235,8 @@ class Service:
         return rows
 
     def counts(self) -> dict[str, int]:
-        """Today's sums, by the service's own /api/report."""
-        answer = self.http.get("/api/report")
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["waiting"] == 0
-        return totals(answer.json()["rows"])
+        """Today's sums, by the service's own /api/report, as soon as nothing waits to be counted."""
+        return eventually(self.settled, 20, "counting")
 
     def settled(self) -> dict[str, int] | None:
         """Today's sums, once nothing waits to be counted; None before."""
@@ -247,10 +244,10 @@ class Service:
         return totals(answer.json()["rows"]) if answer.status_code == 200 and not answer.json()["waiting"] else None
 
     def row(self, slot: int) -> dict[str, Any]:
-        """A slot's row of /api/report."""
-        answer = self.http.get("/api/report").json()
-        assert answer["waiting"] == 0
-        found: dict[str, Any] = next(row for row in answer["rows"] if row["slot"] == slot)
+        """A slot's row of /api/report, as soon as nothing waits to be counted."""
+        self.counts()
+        rows = self.http.get("/api/report").json()["rows"]
+        found: dict[str, Any] = next(row for row in rows if row["slot"] == slot)
         return found
 
     def token(self, slot: int = 889990) -> str:

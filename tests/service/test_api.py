@@ -10,7 +10,9 @@ import pytest
 from starlette.routing import Route
 
 from adserver import app, tracking
+from adserver.console.routes import RULES
 from adserver.health import Health
+from adserver.loader import Loader
 from adserver.methodology import Methodology
 from adserver.serving import Delivery
 from adserver.site import Site
@@ -30,9 +32,17 @@ def test_description_names_every_route_and_no_other(described: dict[str, Any]) -
     health = Health(*[None] * len(Health.__struct_fields__))  # type: ignore[arg-type]
     site = Site(*[None] * len(Site.__struct_fields__))  # type: ignore[arg-type]
     delivery = Delivery(None, None)  # type: ignore[arg-type]
-    routes = app._routes(health, site, Methodology(*[None] * 3), delivery)  # type: ignore[arg-type]
+    routes = app._routes(health, site, Methodology(*[None] * 3), delivery, Loader())  # type: ignore[arg-type]
     routed = {_plain(route.path) for route in routes if isinstance(route, Route)}
-    by_hand = {"/ads/{}", "/ads", "/render", *(f"{prefix}{{}}" for prefix in tracking.ROUTES)}
+    routed |= {_plain(rule.path) for rule in RULES if rule.path.startswith("/api/")}
+    by_hand = {
+        "/ads/{}",
+        "/ads",
+        "/render",
+        "/e/{}/{}/{}",
+        "/e/{}/{}/{}.img",
+        *(f"{prefix}{{}}" for prefix in tracking.ROUTES),
+    }
 
     assert {_plain(path) for path in described["paths"]} == routed | by_hand
 
@@ -114,6 +124,10 @@ def test_good_calls_are_as_described(service: Service, described: dict[str, Any]
         ("GET", "/api/explain/{id}", "/api/explain/1"), ("GET", "/api/explain/{id}", "/api/explain/889990?at=x"),
         ("GET", "/sample/{name}", "/sample/page.css"), ("GET", "/sample/{name}", "/sample/page.js"),
         ("GET", "/openapi.json", "/openapi.json"), ("POST", "/render", "/render"),
+        ("GET", "/e/{slot}/{issue}/{number}", "/e/889990/spring/1"), ("GET", "/ads/{id}", "/ads/889990?format=email"),
+        ("GET", "/e/{slot}/{issue}/{number}", "/e/889990/Spring/1"),
+        ("GET", "/e/{slot}/{issue}/{number}.img", "/e/889990/spring/1.img"),
+        ("GET", "/e/{slot}/{issue}/{number}.img", "/e/889990/spring/0.img"),
     ]  # fmt: skip
     for method, path, url in calls:
         answer = service.http.request(method, url)

@@ -55,4 +55,7 @@ def test_a_part_that_is_none_is_refused() -> None:
     command = [sys.executable, "-m", "benchmarks", "speed"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
-    assert "'speed' is not a part; expected http, counting, catalogs, memory, backlog, outage" in done.stderr
+    assert (
+        "'speed' is not a part; expected http, counting, catalogs, memory, backlog, forecast, console, outage"
+        in done.stderr
+    )

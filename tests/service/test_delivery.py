@@ -167,7 +167,7 @@ def test_third_party_tag_is_boxed(http: httpx.Client) -> None:
     """
     A bought tag runs in a sandboxed frame that shares neither origin nor cookies with the page.
     """
-    html = next(text for _ in range(40) if "<iframe" in (text := http.get("/ads/889992").text))
+    html = next(text for _ in range(40) if "<iframe" in (text := http.get("/ads/889992?consent=1").text))
 
     assert 'sandbox="allow-scripts allow-popups"' in html
     assert "allow-same-origin" not in html
@@ -219,7 +219,7 @@ def test_empty_slot_may_pass_back(http: httpx.Client) -> None:
     """
     With when_empty = "passback" the page gets the passback markup, boxed like any bought markup.
     """
-    answer = http.get(f"/ads/{PASSBACK}")
+    answer = http.get(f"/ads/{PASSBACK}?consent=1")
 
     assert answer.status_code == 200
     assert answer.headers["adserver-reason"] == "no-booking"

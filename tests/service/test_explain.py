@@ -1,11 +1,14 @@
 """Explain on a running service: the same winner as the next answer's, in a sentence, by API and command line."""
 
 import json
+import re
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
-from tests.service.live import Service
+from tests.service.live import Service, eventually
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +50,87 @@ def test_the_command_line_says_it_in_a_sentence_and_a_table(service: Service) ->
     assert reasons["noorderveer-travel-pages"] == "it shows in all of its slots on a page or in none"
 
 
+def test_several_slots_are_explained_as_one_page(service: Service) -> None:
+    """
+    A roadblock wins both boxes or none: over the API as in the answer that follows, the path's slot first.
+    """
+    won = set()
+    for _ in range(12):
+        told = service.http.get("/api/explain/889990?id=889991&id=889990&section=travel").json()
+        assert [told["slot"], *(one["slot"] for one in told["others"])] == [889990, 889991]
+        ads = service.http.get("/ads?id=889990&id=889991&section=travel").json()["ads"]
+        assert [told["line_item"], told["others"][0]["line_item"]] == [one["line_item"] for one in ads.values()]
+        won.add((told["line_item"], told["others"][0]["line_item"]))
+    assert ("noorderveer-travel-pages", "noorderveer-travel-pages") in won
+    assert all((a == "noorderveer-travel-pages") == (b == "noorderveer-travel-pages") for a, b in won)
+    assert service.http.get("/api/explain/889990").json()["others"] == []
+    for path in ("/api/explain/5?id=889990", "/api/explain/889990?id=5", "/api/explain/889990?id="):
+        assert service.http.get(path).status_code == 404
+
+
+def test_another_instant_is_explained_to_staff(service: Service) -> None:
+    """
+    With the staff token, as the preview of that instant; without it 403, and an instant that is none is 400.
+    """
+    asked = "/api/explain/889991?section=business&at=2027-03-09T09:00"
+    staff = {"authorization": f"Bearer {(service.data / 'staff-token').read_text().strip()}"}
+    told = service.http.get(asked, headers=staff)
+    assert told.json()["at"] == "2027-03-09T09:00:00+01:00"
+    assert told.json()["line_item"] == "lindemeer-office-hours"
+    assert told.headers["adserver-preview"] == "2027-03-09T08:00:00+00:00"
+    sunday = service.http.get(asked.replace("03-09", "03-14"), headers=staff).json()
+    reasons = {one["line_item"]: one["step"] for one in sunday["candidates"]}
+    assert reasons["lindemeer-office-hours"] == "hours"
+    assert service.http.get(asked).status_code == 403
+    refused = service.http.get("/api/explain/889991?at=noon", headers=staff)
+    assert (refused.status_code, "Parameter 'at'" in refused.json()["detail"]) == (400, True)
+
+
+def test_the_past_is_explained_by_the_version_of_then(service: Service) -> None:
+    """
+    After a publication an instant before it is told by the version and the names of then; earlier, nothing was.
+    """
+    began = time.time()
+    slots = service.config / "slots.toml"
+    slots.write_text(slots.read_text() + '\n[[slot]]\nid = 889970\nname = "New box"\nsize = "300x250"\n')
+    eventually(lambda: time.time() > began + 1.5, 3, "a moment")
+    service.run("apply", str(service.config))
+    then = datetime.fromtimestamp(began, UTC).isoformat()
+    assert "in *New box*: nobody has booked it" in service.run("explain", "889970").stdout
+    said = service.run("explain", "889970", "--at", then).stdout
+    assert "Nothing shows in slot 889970: there is no such slot." in said
+    assert "version 1\n" in said
+    early = datetime.fromtimestamp(began - 86_400, UTC).isoformat()
+    refused = service.run("explain", "889990", "--at", early, code=1).stderr
+    assert f"--at '{early}': nothing was published then; the first version came later" in refused
+
+
+FAR = ["0001-01-01", "9999-12-31T23:59-23:59", "2035-01-01", "0001-01-01T00:00+14:00"]
+
+
+@pytest.mark.parametrize("at", FAR)
+def test_an_instant_too_far_away_is_refused(service: Service, at: str) -> None:
+    """
+    In words, as previews do, and with exit code 1: never a traceback.
+    """
+    said = service.run("explain", "889990", "--at", at, code=1).stderr
+    assert said == f"--at {at!r} lies more than 400 days away\n"
+
+
+@pytest.mark.parametrize("arguments", [["--view", "1" + "0" * 400], ["--view", "-1"], ["--view", "9" * 5000], ["0"]])
+def test_a_number_out_of_bounds_is_refused(service: Service, arguments: list[str]) -> None:
+    """
+    A view, or a slot, that no counter comes to: usage, and the bounds.
+    """
+    said = service.run("explain", "889990", *arguments, code=2).stderr
+    assert re.search("expected [01] to 4,294,967,295 ", said)
+    assert "Traceback" not in said
+
+
 def test_what_cannot_be_explained_is_said(service: Service) -> None:
     """
     An unknown slot has its sentence; an instant that is none ends with exit code 1.
     """
     assert "Nothing shows in slot 5: there is no such slot." in service.run("explain", "5").stdout
     assert "expected an instant" in service.run("explain", "889990", "--at", "noon", code=1).stderr
+    assert "expected an instant" in service.run("explain", "889990", "--at", "", code=1).stderr

@@ -61,7 +61,7 @@ def explained(service: Service, name: str) -> str:
     return str(next(one["reason"] for one in candidates if one["line_item"] == name))
 
 
-def view_until(service: Service, name: str, reason: str) -> None:
+def view_until(service: Service, name: str, reason: str, within_s: float = 40) -> None:
     """Readers come, to every worker, until *name* says *reason*."""
     with service.each_worker() as workers:
 
@@ -71,7 +71,7 @@ def view_until(service: Service, name: str, reason: str) -> None:
                     view(http)
             return reason in explained(service, name)
 
-        eventually(more, 40, reason)
+        eventually(more, within_s, reason)
 
 
 def test_a_goal_is_reached_and_not_overshot(service: Service) -> None:
@@ -93,23 +93,23 @@ def test_a_goal_that_is_raised_goes_on_within_two_seconds(service: Service) -> N
     assert 140 <= delivered(service, "hundred")["impressions"] <= 145
 
 
+@pytest.mark.timeout(420)
 def test_what_never_renders_is_not_paid_for(service: Service) -> None:
     """
-    Snippets whose impression never comes do not use a goal up: after a while others take their place.
+    Snippets whose impression never comes do not use a goal up: others take their place as soon as impressions of this
+    slot have never come so late, which their tokens tell to the minute: two minutes where all come at once, and up to
+    five where a busy machine let some come in the third.
     """
     book(service.config, "thirty", 30)
     eventually(lambda: view(service.http, render=False) == "thirty", 10, "the new booking")
-    with service.each_worker() as workers:
-
-        def waits() -> bool:
-            for http in workers.values():
-                view(http, render=False)
-            return "it waits for the last it has served to be counted" in explained(service, "thirty")
-
-        eventually(waits, 30, "waiting")
+    eventually(lambda: view(service.http, render=False) and delivered(service, "thirty")["served"] >= 3, 10, "three")
+    lost = delivered(service, "thirty")["served"]
+    view_until(service, "thirty", "it waits for the last it has served to be counted")
     assert 25 <= delivered(service, "thirty")["served"] <= 35
-    view_until(service, "thirty", "its goal of 30 impressions is reached")
-    assert 30 <= delivered(service, "thirty")["impressions"] <= 35
+    view_until(service, "thirty", "its goal of 30 impressions is reached", 320)
+    found = delivered(service, "thirty")
+    assert 30 <= found["impressions"] <= 35
+    assert found["served"] >= 30 + lost
 
 
 def test_while_the_store_is_away_nothing_is_overshot(new_service: Callable[..., Service]) -> None:
@@ -123,7 +123,7 @@ def test_while_the_store_is_away_nothing_is_overshot(new_service: Callable[..., 
     store.suspend()
     try:
         with service.each_worker() as workers:
-            shown = [view(http, render=False) for http in workers.values() for _ in range(60)]
+            shown = [view(http) for http in workers.values() for _ in range(60)]
         assert 0 < shown.count("sixty") <= 60, shown.count("sixty")
         assert set(shown) > {"sixty"}, "others show in the meantime"
         service.workers()[0].kill()

@@ -35,6 +35,8 @@ def service(new_service: Callable[..., Service], address_list: Path) -> Service:
         },
     )
     service.start()
+    service.http.get("/ads/889990")
+    eventually(lambda: service.counts()["served"] == 1, 10, "the first count, which makes the slot's row")
     return service
 
 

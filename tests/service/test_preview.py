@@ -139,6 +139,27 @@ def test_what_is_no_instant_is_refused(staff: httpx.Client, at: str) -> None:
     assert "Parameter 'at'" in answer.json()["detail"]
 
 
+def test_an_empty_instant_is_refused(service: Service, staff: httpx.Client) -> None:
+    """
+    On every delivery call, with the staff token or without: it never means the live page, which would count.
+    """
+    before = service.series()['adserver_requests_total{slot="889990"}']
+    for http in (service.http, staff):
+        for at in ("at=", "at=%20", f"at={TUESDAY_NINE}&at="):
+            article = {"content": '[the_ad id="889990"]', "headers": {"content-type": "text/html"}}
+            answers = [
+                *(
+                    http.get(f"{path}{at}")
+                    for path in ("/ads/889990?", "/ads?id=889990&", "/?", "/api/explain/889990?")
+                ),
+                http.head(f"/ads/889990?{at}"),
+                http.post(f"/render?{at}", **article),  # type: ignore[arg-type]
+            ]
+            assert [one.status_code for one in answers] == [400] * 6
+            assert "Parameter 'at' is empty" in answers[0].json()["detail"]
+    assert service.series()['adserver_requests_total{slot="889990"}'] == before
+
+
 def test_goals_are_as_far_as_they_will_be(service: Service, staff: httpx.Client) -> None:
     """
     A daily goal begins anew on another day; explain at the same instant agrees.
@@ -149,3 +170,21 @@ def test_goals_are_as_far_as_they_will_be(service: Service, staff: httpx.Client)
     said = service.run("explain", "889980", "--at", TUESDAY_NINE).stdout
     assert "it has 3,000 impressions to deliver today" in said
     assert '"line_item":"molenkorst-daily"' in service.run("explain", "889980", "--at", TUESDAY_NINE, "--json").stdout
+
+
+def test_a_preview_of_now_is_what_this_reader_gets_next(service: Service, staff: httpx.Client) -> None:
+    """
+    By the device of the call and what the reader has seen: as the next call is answered, capped bookings included.
+    """
+    phone = {"user-agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148"}
+    for query in ("section=town", "section=town&reader=ann&consent=1", "section=town&consent=1"):
+        for slot in (889977, 889980, 889986, 889990):
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            path = f"/ads?id={slot}&{query}"
+            seen = staff.get(f"{path}&at={now}", headers=phone).json()["ads"][str(slot)]
+            live = service.http.get(path, headers=phone).json()["ads"][str(slot)]
+            assert (seen["filled"], seen["line_item"], seen["reason"]) == (
+                live["filled"],
+                live["line_item"],
+                live["reason"],
+            )

@@ -60,7 +60,7 @@ def test_what_was_served_is_decided_again(service: Service) -> None:
     One slot, several, an article, a page that says what it is: the same winners, by token, id, or the snippet itself.
     """
     pages = [service.http.get("/ads/889984").text for _ in range(4)]
-    pages += [service.http.get("/ads/889991?section=business").text, service.http.get("/ads/889990?format=email").text]
+    pages += [service.http.get("/ads/889991?section=business").text, service.http.get("/ads/889990?format=amp").text]
     entries = service.http.get("/ads?id=889990&id=889991&section=travel").json()["ads"]
     pages.append("".join(one["html"] for one in entries.values()))
     article = '[the_ad id="889990"] and [the_ad_group id="side-rail"] and [the_ad id="889992"]'

@@ -99,7 +99,8 @@ def test_pixel_fetched_fifty_times_counts_one(service: Service) -> None:
     said = [answer.headers.get("adserver-ignored") for answer in answers]
     assert said == [None, *["duplicate"] * 49]
     assert {row["slot"]: row for row in service.report()}[889991]["impressions"] - before["impressions"] == 1
-    assert service.metric('adserver_events_rejected_total{reason="duplicate"}') - ignored == 49
+    metric = 'adserver_events_rejected_total{reason="duplicate"}'
+    eventually(lambda: service.metric(metric) - ignored == 49, 10, "the metric")
 
 
 def test_fifty_at_once_on_four_workers_count_one(service: Service) -> None:
@@ -345,7 +346,7 @@ def test_token_that_is_not_good_for_the_event_does_not_count(
     assert [answer.status_code for answer in answers] == [200, 204]
     assert [answer.headers["adserver-ignored"] for answer in answers] == [reason] * 2
     assert service.counts() == before
-    assert service.metric(name) - rejected == 2
+    eventually(lambda: service.metric(name) - rejected == 2, 10, "the metric")
 
 
 def test_token_of_another_issuer_counts(service: Service) -> None:
@@ -358,18 +359,6 @@ def test_token_of_another_issuer_counts(service: Service) -> None:
     assert "adserver-ignored" not in service.http.get(f"/i/{token}").headers
 
     assert service.counts()["impressions"] - before["impressions"] == 1
-
-
-def test_mail_snippet_is_good_for_clicks_only(service: Service) -> None:
-    """
-    The token of a mail's snippet allows no impression, because a mail's image loads are none.
-    """
-    answer = service.http.get("/ads/889988?format=email")
-    token = tokens(answer.text)[0]
-
-    assert service.http.get(f"/i/{token}").headers["adserver-ignored"] == "not-allowed"
-    assert service.http.post(f"/v/{token}").headers["adserver-ignored"] == "not-allowed"
-    assert "adserver-ignored" not in service.http.get(f"/c/{token}").headers
 
 
 def test_refused_tokens_leave_no_trace_of_themselves(service: Service) -> None:
@@ -481,7 +470,7 @@ def test_head_is_answered_and_not_counted(service: Service) -> None:
     assert [answer.headers["adserver-ignored"] for answer in (pixel, click)] == ["method"] * 2
     after = service.counts()
     assert (after["impressions"], after["clicks"]) == (before["impressions"], before["clicks"])
-    assert [service.metric(one) - was for one, was in zip(series, filed, strict=True)] == [1, 1]
+    eventually(lambda: [service.metric(one) for one in series] == [was + 1 for was in filed], 10, "the metrics")
 
     service.http.get(f"/c/{token}")
 

@@ -1,0 +1,225 @@
+"""Creatives: what is shown. Images are looked at before they are kept, markup is cleaned and the difference shown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+from starlette.responses import Response
+
+from adserver.catalog import Ad, Catalog, ad_key, ad_name, check, fits
+from adserver.console import drafts
+from adserver.console.booking import make_id, size_of
+from adserver.console.bookings import keep, page_of, put_seen, read_desk
+from adserver.console.desk import hold_picture
+from adserver.console.drafts import find
+from adserver.console.markup import clean
+from adserver.console.pictures import take
+from adserver.console.web import Call, Refused
+from adserver.console.words import exact
+from adserver.documents import Document, Known, read_entry
+from adserver.errors import BadPicture
+from adserver.model import Creative, Format, Kind
+from adserver.render import render_preview
+from adserver.versions import read_asset
+
+_A_PAGE = 50
+_MEDIA = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp", "avif": "image/avif"}
+_TEXTS = ("alt", "title", "text", "sponsor", "html", "click_url", "weight", "size")
+
+
+async def listing(call: Call) -> Response:
+    desk = await read_desk(call)
+    text = call.query("q").lower()
+    names = {one.id: one.name for one in desk.document.advertisers}
+    found = [
+        one
+        for one in desk.document.creatives
+        if text in f"{one.id} {one.alt} {one.title} {names.get(one.advertiser, '')} {one.kind.value}".lower()
+    ]
+    number, last = page_of(call, len(found))
+    return await call.page(
+        "creatives.html",
+        rows=found[(number - 1) * _A_PAGE : number * _A_PAGE],
+        names=names,
+        count=len(found),
+        number=number,
+        last=last,
+        q=call.query("q"),
+    )
+
+
+async def form(call: Call) -> Response:
+    desk = await read_desk(call)
+    creative = _find(call, desk.document)
+    return await _show(call, desk.document, creative, _fields(creative), {})
+
+
+async def save(call: Call) -> Response:
+    """Put the creative into the draft."""
+    desk = await read_desk(call)
+    before = _find(call, desk.document)
+    fields = {name: call.text(name) for name in ("advertiser", "kind", "name", *_TEXTS)}
+    draft, live = desk.draft, desk.live
+    advertiser = find(desk.document, "advertisers", before.advertiser if before else fields["advertiser"])
+    if advertiser is None:
+        return await _show(
+            call, desk.document, before, fields, {"advertiser": "Choose whose creative it is"}, status=422
+        )
+    upload = await call.file("image")
+    kind = before.kind.value if before else fields["kind"]
+    raw: dict[str, Any] = {name: _unless_same(before, name, fields[name]) for name in _TEXTS if fields[name]}
+    wrong: dict[str, str] = {}
+    if "weight" in raw:
+        try:
+            raw["weight"] = float(raw["weight"].replace(",", "."))
+        except ValueError:
+            wrong["weight"] = "This is no number, such as 1"
+    pixels, asset, still = (before.image_size, before.image, before.still) if before else (None, None, None)
+    if upload is not None:
+        sizes = [size for slot in desk.document.slots for size in slot.sizes]
+        try:
+            picture = await call.aside(take, upload[1], upload[0], sizes)
+        except BadPicture as error:
+            return await _show(call, desk.document, before, fields, {"image": str(error)}, status=422)
+        size = size_of(picture.size, sizes) or picture.size
+        await hold_picture(call.store, picture)
+        await call.note("uploads", picture.name)
+        pixels, asset, still, raw["size"] = picture.size, picture.name, picture.still_name, f"{size[0]}x{size[1]}"
+    if kind == Kind.IMAGE.value and asset is None:
+        wrong["image"] = "Choose an image"
+    if asset:
+        raw["image"] = asset
+    name = fields["title"] or fields["alt"] or fields["name"] or kind
+    raw |= {
+        "id": before.id if before else make_id(f"{advertiser.id}-{name}", {one.id for one in desk.document.creatives}),
+        "advertiser": advertiser.id,
+        "kind": kind,
+    }
+    found, problems = read_entry("creative", raw)
+    wrong |= {field: f"This {what}" for field, what in problems.items()}
+    if wrong or not isinstance(found, Creative):
+        return await _show(call, desk.document, before, fields, wrong, status=422)
+    found = structs.replace(found, image_size=pixels, still=still, political=before.political if before else None)
+    document = drafts.apply(live, drafts.put(draft, live, "creatives", found))
+    if said := _problems(document, found):
+        return await _show(call, desk.document, before, fields, said, status=422)
+    await keep(call, desk, await put_seen(call, desk, draft, "creatives", found))
+    return call.go(f"/console/creatives/{found.id}", said="It is in your draft. This is how it looks:")
+
+
+def _unless_same(before: Creative | None, name: str, given: str) -> str:
+    """What was there where *given* is that without what a browser changes of it: ends of lines, space around it."""
+    was = getattr(before, name, None)
+    return was if isinstance(was, str) and was.replace("\r\n", "\n").strip() == given.replace("\r\n", "\n") else given
+
+
+def _problems(document: Document, creative: Creative) -> dict[str, str]:
+    alone = Document(site=document.site, advertisers=document.advertisers, creatives=(creative,))
+    known = Known({("creative", creative.id): "", **{("advertiser", one.id): "" for one in document.advertisers}})
+    found: dict[str, str] = {}
+    for problem in check(alone, known):
+        name = problem.what.split("'")[1] if problem.what.startswith("field '") else ""
+        found.setdefault(name, problem.what)
+    return found
+
+
+def _find(call: Call, document: Document) -> Creative | None:
+    id_ = call.request.path_params.get("id")
+    if id_ is None:
+        return None
+    found: Creative | None = find(document, "creatives", id_)
+    if found is None:
+        raise Refused(404, "There is no such creative.")
+    return found
+
+
+def _fields(creative: Creative | None) -> dict[str, str]:
+    if creative is None:
+        return {**dict.fromkeys(("advertiser", *_TEXTS), ""), "kind": "image"}
+    return {
+        "advertiser": creative.advertiser,
+        "kind": creative.kind.value,
+        "alt": creative.alt,
+        "title": creative.title,
+        "text": creative.text,
+        "sponsor": creative.sponsor,
+        "html": creative.html,
+        "click_url": creative.click_url or "",
+        "weight": exact(creative.weight),
+        "size": f"{creative.size[0]}x{creative.size[1]}" if creative.size else "",
+    }
+
+
+async def _show(
+    call: Call,
+    document: Document,
+    creative: Creative | None,
+    fields: Mapping[str, str],
+    wrong: Mapping[str, str],
+    status: int = 200,
+) -> Response:
+    cleaned = None
+    if fields.get("kind") == Kind.HTML.value and fields.get("html") and not wrong.get("html"):
+        try:
+            cleaned = await call.aside(clean, fields["html"])
+        except ValueError as error:
+            wrong, status = {**wrong, "html": f"This {error}"}, 422
+    by_size = {slot.sizes: slot for slot in reversed(document.slots) if creative and fits(creative, slot)}
+    used = [one for one in document.line_items if creative and creative.id in one.creatives]
+    return await call.page(
+        "creative.html",
+        status,
+        creative=creative,
+        fields=fields,
+        wrong=wrong,
+        cleaned=cleaned,
+        slots=list(by_size.values())[:6],
+        used=used[:50],
+        advertisers=[(one.id, one.name) for one in document.advertisers],
+        kinds=[(kind.value, _KINDS[kind]) for kind in Kind],
+        said=call.told("said"),
+    )
+
+
+_KINDS = {
+    Kind.IMAGE: "an image",
+    Kind.TEXT: "a text",
+    Kind.NATIVE: "a native ad: title, text, image, sponsor",
+    Kind.HTML: "HTML, cleaned",
+    Kind.TAG: "a third party's tag, in a box",
+}
+
+
+async def framed(call: Call) -> Response:
+    """One creative as it will look in one slot: in a frame of the console's page, light or dark."""
+    desk = await read_desk(call)
+    creative = _find(call, desk.document)
+    slot = next((one for one in desk.document.slots if str(one.id) == call.query("slot")), None)
+    if creative is None or slot is None:
+        raise Refused(404, "There is no such creative or slot.")
+    using = next((one for one in desk.document.line_items if creative.id in one.creatives), None)
+    line_item = using or next(iter(desk.document.line_items), None)
+    if line_item is None:
+        raise Refused(404, "Book something first; then it can be shown as it will look.")
+    catalog = await call.aside(Catalog, desk.document, desk.number)
+    name = ad_name(slot.id, line_item.id, creative.id)
+    ad = Ad(key=ad_key(name), slot=slot, line_item=line_item, creative=creative)
+    html = render_preview(catalog, ad, Format.HTML, call.tools.settings.base_url, eager=True)
+    dark = call.query("scheme") == "dark"
+    body = await call.aside(call.render, "framed.html", {"html": html.decode(), "dark": dark})
+    policy = (
+        f"default-src 'none'; style-src 'self'; img-src 'self' {call.tools.settings.base_url}; frame-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+    return Response(body, headers={**call.headers(), "content-security-policy": policy}, media_type="text/html")
+
+
+async def file(call: Call) -> Response:
+    """An image that is uploaded and maybe not published."""
+    name = call.request.path_params["name"]
+    kind = name.rpartition(".")[2]
+    data = await read_asset(call.store, name) if kind in _MEDIA else None
+    if data is None:
+        raise Refused(404, "There is no such file.")
+    headers = {"cache-control": "private, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
+    return Response(data, headers=headers, media_type=_MEDIA[kind])

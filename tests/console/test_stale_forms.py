@@ -1,0 +1,240 @@
+"""Forms that are older than what is live, too large, or somebody else's words: nothing is lost, undone or believed."""
+
+import html
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from msgspec import structs
+
+from adserver.console import desk as desks
+from adserver.console import drafts
+from adserver.console.drafts import Draft
+from adserver.store import Store
+from tests.console.desks import Browser, Desk
+from tests.service.live import Service
+
+ITEM = "molenkorst-daily"
+
+
+def publish(desk: Desk, **fields: object) -> int:
+    """A colleague changes the booking; the new version's number, once it is served."""
+
+    async def change(store: Store) -> int:
+        live = await desks.read_live(store)
+        old = drafts.find(live.document, "line_items", ITEM)
+        draft = drafts.put(Draft(live.number), live.document, "line_items", structs.replace(old, **fields))
+        version, _ = await desks.publish(
+            store, draft, author="bob", note="", expected=live.number, now=time.time()
+        )  # fmt: skip
+        return version.number
+
+    number = desk.ask(change)
+    deadline = time.monotonic() + 10
+    while desk.http.get("/ads?id=889990").json()["version"] < number:
+        assert time.monotonic() < deadline
+    return number
+
+
+def form_of(page: str, action: str) -> dict[str, list[str]]:
+    """What a browser would send of the page's form, unchanged."""
+    form = re.search(rf'<form[^>]*action="{re.escape(action)}".*?</form>', page, re.DOTALL)
+    assert form
+    found: dict[str, list[str]] = {}
+    for tag in re.findall(r"<input[^>]*>", form[0]):
+        name, value = (re.search(rf'{key}="([^"]*)"', tag) for key in ("name", "value"))
+        kind = re.search(r'type="(\w+)"', tag)
+        if name and (kind is None or kind[1] not in ("checkbox", "radio", "file") or " checked" in tag):
+            found.setdefault(name[1], []).append(unescape(value[1]) if value else "")
+    for name, body in re.findall(r'<textarea[^>]*name="(\w+)"[^>]*>(.*?)</textarea>', form[0], re.DOTALL):
+        found.setdefault(name, []).append(unescape(body.removeprefix("\n")))
+    for name, body in re.findall(r'<select[^>]*name="(\w+)"[^>]*>(.*?)</select>', form[0], re.DOTALL):
+        chosen = re.search(r'<option value="([^"]*)"[^>]* selected', body) or re.search(
+            r'<option value="([^"]*)"', body
+        )
+        if chosen:
+            found.setdefault(name, []).append(unescape(chosen[1]))
+    return found
+
+
+def unescape(text: str) -> str:
+    return html.unescape(text)
+
+
+def save(browser: Browser, path: str, fields: dict[str, list[str]]) -> httpx.Response:
+    return browser.http.post(path, data=fields, headers={**browser.headers, "origin": browser.url})
+
+
+def draft_of(desk: Desk, person: str) -> Draft:
+    async def read(store: Store) -> Draft:
+        return await desks.read_draft(store, person, 0)
+
+    return desk.ask(read)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/console/line-items/{ITEM}",
+        "/console/line-items/kadefiets-first-box",
+        "/console/line-items/lindemeer-first-box",
+        "/console/advertisers/kadefiets",
+        "/console/slots/889990",
+        "/console/creatives/zoutmond-hall-ticket-tag",
+        "/console/creatives/zoutmond-hall-listing",
+    ],
+)
+def test_a_form_saved_as_it_is_changes_nothing(desk: Desk, path: str) -> None:
+    """
+    Opening and saving leaves an empty draft.
+    """
+    ann = desk.sign_in(desk.add(f"ann-{abs(hash(path))}@desk.example", "sales"))
+    answer = save(ann, path, form_of(ann.get(path).text, path))
+    assert answer.status_code == 303, answer.text
+    assert not draft_of(desk, f"ann-{abs(hash(path))}@desk.example")
+
+
+def test_an_old_form_does_not_undo_a_colleague(desk: Desk) -> None:
+    """
+    Ann opens a booking, Bob publishes another name for it, Ann saves: both are shown as a clash, and nothing is undone.
+    """
+    ann = desk.sign_in(desk.add("ann-stale@desk.example", "sales"))
+    path = f"/console/line-items/{ITEM}"
+    fields = form_of(ann.get(path).text, path)
+    publish(desk, name="Bob's name")
+    assert save(ann, path, {**fields, "name": ["Ann's name"]}).status_code == 303
+    page = ann.get("/console/draft").text
+    assert "Both of you changed this" in page
+    location = save(ann, "/console/draft/publish", form_of(page, "/console/draft/publish")).headers["location"]
+    assert "changed%20the%20same" in location
+    assert "Bob&#39;s name" in desk.browser("viewer").get(path).text
+
+
+def test_a_clash_is_settled_by_who_has_seen_it(desk: Desk) -> None:
+    """
+    While Ann chooses, Bob publishes once more: her choice is of what she has not seen, and is asked for again.
+    """
+    ann = desk.sign_in(desk.add("ann-settles@desk.example", "sales"))
+    path = f"/console/line-items/{ITEM}"
+    fields = form_of(ann.get(path).text, path)
+    publish(desk, name="First")
+    save(ann, path, {**fields, "name": ["Ann's"]})
+    choice = form_of(ann.get("/console/draft").text, "/console/draft/settle")
+    publish(desk, name="Second")
+    mine = {**choice, f"line_items/{ITEM}": ["mine"]}
+    location = save(ann, "/console/draft/settle", mine).headers["location"]
+    assert "published%20meanwhile" in location
+    page = ann.get("/console/draft").text
+    assert "Both of you changed this" in page
+    again = {**form_of(page, "/console/draft/settle"), f"line_items/{ITEM}": ["mine"]}
+    assert "on%20top%20of%20version" in save(ann, "/console/draft/settle", again).headers["location"]
+    [left] = draft_of(desk, "ann-settles@desk.example").puts.line_items
+    assert left.name == "Ann's"
+
+
+def test_two_windows_of_one_person_lose_nothing(desk: Desk) -> None:
+    """
+    Eight forms saved at the same moment are all in the draft; a page of the draft from before them publishes nothing.
+    """
+    person = "ann-windows@desk.example"
+    ann = desk.sign_in(desk.add(person, "sales"))
+    slots = [889977 + n for n in range(8)]
+    forms = [form_of(ann.get(path).text, path) for path in (f"/console/slots/{slot}" for slot in slots)]
+    save(ann, "/console/slots/889990", {**form_of(ann.get("/console/slots/889990").text, "/console/slots/889990"),
+                                        "name": ["Before"]})  # fmt: skip
+    old = form_of(ann.get("/console/draft").text, "/console/draft/publish")
+
+    def rename(number: int) -> int:
+        return save(ann, f"/console/slots/{slots[number]}", {**forms[number], "name": [f"Slot {number}"]}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(rename, range(8))) == {303}
+    assert {id_ for _, id_ in draft_of(desk, person).places} == {889990, *slots}
+    refused = save(ann, "/console/draft/publish", old).headers["location"]
+    assert "another%20window" in refused
+    assert len(draft_of(desk, person).places) == 9
+
+
+BODIES: dict[str, Callable[[], bytes]] = {
+    "percent signs": lambda: b"a=" + b"%" * 6_000_000,
+    "escapes": lambda: b"%41" * 2_000_000,
+    "a little too much": lambda: b"name=" + b"x" * 17_000,
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_a_form_anybody_may_send_is_small(desk: Desk, kind: str) -> None:
+    """
+    Whoever has no account cannot have a worker take megabytes apart: it is not even read.
+    """
+    headers = {"content-type": "application/x-www-form-urlencoded", "origin": desk.service.url}
+    answer = desk.http.post("/console/login", content=BODIES[kind](), headers=headers)
+    assert answer.status_code == 413
+    assert "16 kB" in answer.text
+
+
+def test_a_strangers_sentence_is_not_ours(desk: Desk) -> None:
+    """
+    What an address says is shown only where this session was told so by us.
+    """
+    ann = desk.browser("sales")
+    for path in ("/console/login?said=Call+0900", "/console/draft?wrong=Pay+up", "/console/draft?said=Pay+up&seal=-"):
+        page = (desk.http.get(path) if "login" in path else ann.get(path)).text
+        assert "Call 0900" not in page
+        assert "Pay up" not in page
+    ours = ann.post("/console/draft/drop", {}).headers["location"]
+    assert "Your draft is empty again." in ann.get(ours).text
+    assert "Your draft is empty again." not in desk.browser("admin").get(ours).text
+
+
+def test_another_host_is_not_ours(desk: Desk) -> None:
+    """
+    An Origin counts where it is the public one, not because the Host says the same.
+    """
+    headers = {"host": "evil.example", "origin": "http://evil.example"}
+    answer = desk.http.post("/console/login", data={"name": "a", "password": "b"}, headers=headers)
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00", "9999-12-31T23:59"])
+def test_the_ends_of_time_are_refused_in_words(desk: Desk, at: str) -> None:
+    """
+    No page fails over an instant that has no place in the newsroom's zone.
+    """
+    ann = desk.browser("sales")
+    assert ann.get("/console/preview", params={"at": at}).status_code == 200
+    assert ann.get("/console/preview/page", params={"at": at}).status_code == 400
+    assert "starts" in ann.post(f"/console/line-items/{ITEM}/check", {"starts": at}).json()
+
+
+@pytest.mark.parametrize("body", [b'{"put":{},"put":{}}', b'{"a":[{"b":1,"c":2,"b":3}]}'])
+def test_a_name_that_comes_twice_is_refused(desk: Desk, body: bytes) -> None:
+    """
+    Of two values of one name the API does not silently take the last.
+    """
+    ann = desk.browser("sales")
+    headers = {**ann.headers, "origin": ann.url, "x-csrf-token": ann.csrf, "if-match": '"1"'}
+    number = desk.http.get("/ads?id=889990").json()["version"]
+    answer = desk.http.post("/api/catalog", content=body, headers={**headers, "if-match": f'"{number}"'})
+    assert answer.status_code == 400
+    assert "comes twice in one object" in answer.json()["detail"]
+
+
+def test_a_provider_that_is_away_is_said(tmp_path: Path) -> None:
+    """
+    Signing in through it answers in words, and passwords go on.
+    """
+    names = {"ISSUER": "http://127.0.0.1:9", "CLIENT_ID": "a", "DOMAINS": "desk.example"}
+    service = Service(tmp_path, workers=1, environ={f"ADSERVER_OIDC_{name}": text for name, text in names.items()})
+    service.start()
+    try:
+        answer = service.http.get("/console/signin")
+        assert answer.status_code == 503
+        assert "a password works meanwhile" in answer.text
+    finally:
+        service.http.close()
+        service.stop()

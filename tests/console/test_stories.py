@@ -1,0 +1,442 @@
+"""What sales people do, done in a real browser: at a desk, on a phone, and the first of it by keyboard alone."""
+
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import httpx
+import openpyxl  # type: ignore[import-untyped]
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from msgspec import structs
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from adserver.console import desk as desks
+from adserver.console import drafts
+from adserver.console.drafts import Draft
+from adserver.console.links import address, make_link
+from adserver.console.report_links import PATH as REPORTS
+from adserver.console.report_links import make_report_link
+from adserver.console.web import COOKIE
+from adserver.model import SlotId
+from adserver.store import Store
+from tests.console.desks import PASSWORD, TEST, Desk
+
+pytestmark = pytest.mark.system
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SIZES = {"desk": (1280, 900), "phone": (360, 740)}
+HOSTILE = '"><script>alert(1)</script>'
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if not shutil.which(CHROMIUM):
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+class Watched:
+    """A page, and everything about it that must not be: complaints, and requests to anywhere else."""
+
+    def __init__(self, context: BrowserContext, desk: Desk) -> None:
+        self.desk = desk
+        self.page = context.new_page()
+        self.wrong: list[str] = []
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        context.on("request", self._look)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        refused = (
+            "the server responded with a status of 4" in message.text
+        )  # a form that is shown again with its errors
+        if message.type in ("error", "warning") and not refused:
+            self.wrong.append(message.text)
+
+    def _look(self, request: Request) -> None:
+        if not request.url.startswith((self.desk.service.url, "blob:", "data:", "about:")):
+            self.wrong.append(f"asks {request.url}")
+
+    def goto(self, path: str) -> Page:
+        self.page.goto(f"{self.desk.service.url}{path}")
+        return self.page
+
+
+@pytest.fixture
+def context(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    width, height = SIZES[getattr(request, "param", "desk")]
+    made = chromium.new_context(viewport={"width": width, "height": height})
+    made.set_default_timeout(15_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def watched(context: BrowserContext, desk: Desk) -> Iterator[Watched]:
+    found = Watched(context, desk)
+    yield found
+    assert found.wrong == []
+
+
+def sign_in(context: BrowserContext, desk: Desk, name: str, role: str) -> None:
+    """Give the browser a session, as signing in would."""
+    token = desk.sign_in(desk.add(name, role)).token
+    context.add_cookies(
+        [{"name": COOKIE, "value": token, "url": desk.service.url.replace("http:", "https:"), "secure": True,
+          "httpOnly": True, "sameSite": "Strict"}]
+    )  # fmt: skip
+
+
+def picture(colour: str, size: tuple[int, int] = (300, 250)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def snippet(desk: Desk, slot: int, query: str = "") -> str:
+    return httpx.get(f"{desk.service.url}/ads/{slot}{query}").text
+
+
+def eventually_served(desk: Desk, slot: int, text: str, *, there: bool = True, within_s: float = 10.0) -> None:
+    """Every worker serves it, or none does any more."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        found = [snippet(desk, slot) for _ in range(12)]  # several workers, several draws
+        if all((text in one) is there for one in found):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{slot} never showed it: {found[-1][:400]}" if there else f"{slot} still shows {text}")
+
+
+@pytest.mark.parametrize("context", ["desk", "phone"], indirect=True)
+def test_first_sign_in_and_a_booking_by_keyboard_alone(watched: Watched, tmp_path: Path) -> None:
+    """
+    From the one-time link to a published booking with a new advertiser and an uploaded image, without a mouse; the
+    ad is then served by its slot.
+    """
+    desk, page = watched.desk, watched.page
+    name = desk.add(f"first-{time.time_ns()}", "sales")
+    link = desk.ask(lambda store: make_link(store, name, TEST, time.time()))
+    watched.page.goto(address(desk.service.url, link))
+    keys = page.keyboard
+    page.locator("#f-password").focus()
+    keys.type(PASSWORD)
+    keys.press("Tab")
+    keys.type(PASSWORD)
+    keys.press("Enter")
+    expect(page.locator("h1")).to_have_text("Today")
+    page.get_by_role("link", name="Book a campaign").first.focus()
+    keys.press("Enter")
+    expect(page.locator("h1")).to_have_text("Book a campaign")
+
+    mark = f"Tide {time.time_ns()}"
+    image = tmp_path / "tide.png"
+    image.write_bytes(picture(f"#{time.time_ns() % 0xFFFFFF:06x}"))
+    page.locator("#f-advertiser").focus()
+    keys.press("End")  # a new advertiser is the last choice
+    expect(page.locator("#f-new_advertiser")).to_be_visible()
+    page.locator("#f-new_advertiser").focus()
+    keys.type(mark)
+    page.locator("#f-name").focus()
+    keys.type(mark)
+    page.locator('input[name="slots"][value="889992"]').focus()
+    keys.press("Space")
+    page.locator('input[name="how"][value="goal"]').focus()
+    keys.press("ArrowDown")  # a share
+    expect(page.locator("#f-share")).to_be_visible()
+    page.locator("#f-share").focus()
+    keys.type("100")
+    page.locator("#f-image").set_input_files(image)  # the file dialog is the system's own
+    page.locator("#f-alt").focus()
+    keys.type(f"{mark}, the picture")
+    page.locator("#f-click_url").focus()
+    keys.type("https://tide.example/")
+    keys.press("Enter")
+    expect(page.locator("h1")).to_have_text("Your draft")
+    expect(page.locator("main")).to_contain_text(mark)
+    page.locator("#f-note").focus()
+    keys.type("the first booking")
+    keys.press("Enter")
+    expect(page.locator("h1")).to_have_text("History")
+    expect(page.locator("main")).to_contain_text("is live")
+    eventually_served(desk, 889992, f"{mark}, the picture")
+    image_url = re.search(r'src="([^"]*/assets/[0-9a-f]{32}\.png)"', snippet(desk, 889992))
+    assert image_url
+    served = httpx.get(image_url[1])
+    assert served.status_code == 200
+    assert "immutable" in served.headers["cache-control"]
+
+    before = snippet(desk, 889992)
+    assert mark in before
+    page.locator("tbody a").nth(1).focus()  # the version before it
+    keys.press("Enter")
+    expect(page.locator("main")).to_contain_text("Go back to it")
+    page.locator("#f-note").focus()
+    keys.press("Enter")
+    expect(page.locator("main")).to_contain_text("is live: everything is as it was")
+    eventually_served(desk, 889992, mark, there=False)
+
+
+def test_next_tuesday_at_nine(context: BrowserContext, watched: Watched) -> None:
+    """
+    A booking for next week is seen on the sample article at that hour, marked PREVIEW, before it is published; and
+    not an hour before it starts.
+    """
+    desk, page = watched.desk, watched.page
+    sign_in(context, desk, f"preview-{time.time_ns()}", "sales")
+    watched.goto("/console/preview")
+    instant = page.locator("button", has_text="Tuesday 09:00").first.get_attribute("value")
+    assert instant
+    watched.goto("/console/book")
+    page.locator("#f-advertiser").select_option("molenkorst")
+    page.locator("#f-name").fill("Next Tuesday only")
+    page.locator('input[name="slots"][value="889990"]').check()
+    page.locator("#f-starts").fill(f"{instant[:11]}08:30")
+    page.locator('input[name="how"][value="share"]').check()
+    page.locator("#f-share").fill("25")
+    page.locator('#choices input[value="molenkorst-mill-300x250"]').check()
+    page.get_by_role("button", name="Put it in my draft").click()
+    expect(page.locator("h1")).to_have_text("Your draft")
+    page.get_by_role("link", name="Preview on a page").click()
+    page.locator("button", has_text="Tuesday 09:00").first.click()
+    frame = page.frame_locator("iframe")
+    expect(frame.locator("aside.adserver").first).to_contain_text("PREVIEW")
+    shown = set()
+    for hour in ("08:00", "09:00"):
+        for section in ("", "town", "sport"):
+            path = f"/console/preview/page?at={instant[:11]}{hour}&section={section}"
+            text = httpx.get(f"{desk.service.url}{path}", headers={"cookie": _cookie(context)}).text
+            shown |= {hour} if 'data-line-item="next-tuesday-only"' in text else set()
+    assert "08:00" not in shown
+    assert 'data-line-item="next-tuesday-only"' not in snippet(desk, 889990)
+
+
+def _cookie(context: BrowserContext) -> str:
+    return "; ".join(f"{one['name']}={one['value']}" for one in context.cookies())
+
+
+def test_two_people_publish_the_same_entry(context: BrowserContext, chromium: Browser, watched: Watched) -> None:
+    """
+    The second to publish sees who was faster and what they changed, chooses, and publishes; nothing is lost.
+    """
+    desk, mine = watched.desk, watched.page
+    stamp = time.time_ns()
+    sign_in(context, desk, f"second-{stamp}", "sales")
+    others = chromium.new_context()
+    sign_in(others, desk, f"first-{stamp}", "sales")
+    theirs = others.new_page()
+    for page, name in ((mine, f"Mine {stamp}"), (theirs, f"Theirs {stamp}")):
+        page.goto(f"{desk.service.url}/console/line-items/molenkorst-daily")
+        page.locator("#f-name").fill(name)
+        page.get_by_role("button", name="Save to my draft").click()
+        expect(page.locator("h1")).to_have_text("Your draft")
+    theirs.get_by_role("button", name="Publish").click()
+    expect(theirs.locator("h1")).to_have_text("History")
+    mine.get_by_role("button", name="Publish").click()
+    expect(mine.locator("main")).to_contain_text(f"first-{stamp} has published")
+    expect(mine.locator("main")).to_contain_text(f"Theirs {stamp}")
+    expect(mine.locator("main")).to_contain_text(f"Mine {stamp}")
+    mine.locator('input[type="radio"][value="mine"]').check()
+    mine.get_by_role("button", name="Go on with these").click()
+    mine.get_by_role("button", name="Publish").click()
+    expect(mine.locator("h1")).to_have_text("History")
+    mine.goto(f"{desk.service.url}/console/line-items/molenkorst-daily")
+    expect(mine.locator("#f-name")).to_have_value(f"Mine {stamp}")
+    others.close()
+
+
+@pytest.mark.parametrize("context", ["desk", "phone"], indirect=True)
+def test_an_advertiser_is_paused_and_comes_back(context: BrowserContext, watched: Watched) -> None:
+    """
+    One button takes all of an advertiser's ads off every page within two seconds; another shows them again, and so
+    does the end of the time that was chosen, all by itself.
+    """
+    desk, page = watched.desk, watched.page
+    sign_in(context, desk, f"pause-{time.time_ns()}", "sales")
+    eventually_served(desk, 889992, 'data-line-item="zoutmond-hall-')
+    watched.goto("/console/pauses")
+    page.locator('input[name="kind"][value="advertiser"]').check()
+    page.locator("#f-advertiser").select_option("zoutmond-hall")
+    page.locator("#f-for").select_option("1h")
+    page.locator("#f-reason").fill("the hall has burnt")
+    page.get_by_role("button", name="Pause now").click()
+    expect(page.locator("main")).to_contain_text("It comes back by itself")
+    eventually_served(desk, 889992, 'data-line-item="zoutmond-hall-', there=False)
+    page.get_by_role("button", name="Show it again now").first.click()
+    expect(page.locator("main")).to_contain_text("It shows again")
+    eventually_served(desk, 889992, 'data-line-item="zoutmond-hall-')
+    back = (int(time.time() + 10) // 60 + 1) * 60
+    page.locator('input[name="kind"][value="advertiser"]').check()
+    page.locator("#f-advertiser").select_option("zoutmond-hall")
+    page.locator("#f-for").select_option("until")
+    page.locator("#f-until").fill(datetime.fromtimestamp(back, ZoneInfo("Europe/Amsterdam")).strftime("%Y-%m-%dT%H:%M"))
+    page.get_by_role("button", name="Pause now").click()
+    expect(page.locator("main")).to_contain_text("It comes back by itself")
+    eventually_served(desk, 889992, 'data-line-item="zoutmond-hall-', there=False)
+    assert time.time() < back
+    eventually_served(desk, 889992, 'data-line-item="zoutmond-hall-', within_s=back - time.time() + 10)
+    assert time.time() >= back
+
+
+def test_a_viewer_may_look_and_not_publish(context: BrowserContext, watched: Watched) -> None:
+    """
+    A viewer sees every page and no button that changes anything; the calls behind them are refused.
+    """
+    desk, page = watched.desk, watched.page
+    sign_in(context, desk, "viewer-story", "viewer")
+    for path in ("/console", "/console/line-items", "/console/draft", "/console/history", "/console/pauses"):
+        watched.goto(path)
+        expect(page.get_by_role("button", name=re.compile("Publish|Pause now|Book|Undo"))).to_have_count(0)
+    assert desk.browser("viewer").post("/console/draft/publish", {"version": "1"}).status_code == 403
+
+
+PAGES = [
+    "/console", "/console/line-items", "/console/book", "/console/line-items/molenkorst-daily", "/console/creatives",
+    "/console/creatives/new", "/console/creatives/molenkorst-mill-300x250", "/console/draft", "/console/preview",
+    "/console/history", "/console/history/1", "/console/pauses", "/console/sheet", "/console/me", "/console/people",
+    "/console/audit", "/console/more", "/console/login", "/console/calendar", "/console/slots", "/console/slots/889990",
+    "/console/slots/new", "/console/reports", "/console/reports?by=advertiser&id=molenkorst", "/console/advertisers",
+    "/console/advertisers/molenkorst", REPORTS,
+]  # fmt: skip
+LOOKS: list[tuple[Literal["light", "dark"], str]] = [(scheme, size) for size in SIZES for scheme in ("light", "dark")]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_for_everybody(chromium: Browser, desk: Desk, path: str) -> None:
+    """
+    No page has anything axe objects to, in light and dark, at a desk and at 360 px; none is wider than its screen,
+    complains in the browser's console, or asks anything of another origin.
+
+    With ADSERVER_SCREENSHOTS set, the directory it names gets a picture of each.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", path).strip("-")
+    if path == REPORTS:
+        path += desk.ask(lambda store: make_report_link(store, "molenkorst", "axe", 30, TEST, time.time()))
+    for scheme, size in LOOKS:
+        width, height = SIZES[size]
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        if path.startswith("/console") and path != "/console/login":
+            sign_in(context, desk, "axe", "admin")
+        watched = Watched(context, desk)
+        page = watched.goto(path)
+        page.wait_for_load_state("networkidle")
+        found = Axe().run(page).response["violations"]
+        said = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+        assert said == [], (scheme, width)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (scheme, width)
+        assert watched.wrong == []
+        if pictures := os.environ.get("ADSERVER_SCREENSHOTS"):
+            page.screenshot(path=Path(pictures) / f"{name}-{size}-{scheme}.png", full_page=True)
+        context.close()
+
+
+@pytest.mark.parametrize("context", ["desk", "phone"], indirect=True)
+def test_an_advertiser_opens_the_report_link(chromium: Browser, context: BrowserContext, watched: Watched) -> None:
+    """
+    A link is made in a click and shown once; whoever has it sees this advertiser's figures and can go nowhere else
+    from there; revoked, it is as if it had never been.
+    """
+    desk, page = watched.desk, watched.page
+    sign_in(context, desk, f"links-{time.time_ns()}", "sales")
+    watched.goto("/console/advertisers/molenkorst")
+    label = f"Ms de Vries {time.time_ns()}"
+    page.locator("#f-label").fill(label)
+    page.get_by_role("button", name="Make a report link").click()
+    link = page.locator("#new-link").inner_text()
+    watched.goto("/console/advertisers/molenkorst")
+    expect(page.locator("#new-link")).to_have_count(0)
+
+    outside = chromium.new_context(viewport=page.viewport_size)
+    theirs = Watched(outside, desk)
+    theirs.page.goto(link)
+    expect(theirs.page.locator("h1")).to_contain_text("Molenkorst")
+    assert "Kadefiets" not in theirs.page.content()
+    assert theirs.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    hrefs = theirs.page.eval_on_selector_all("a[href], form[action]", "all => all.map(one => one.href || one.action)")
+    assert hrefs
+    assert all(href.startswith(link.split("?")[0]) or "#" in href for href in hrefs), hrefs
+    assert outside.cookies() == []
+    theirs.page.emulate_media(media="print")
+    assert theirs.page.locator("h1").is_visible()
+    theirs.goto("/console/reports")
+    expect(theirs.page).to_have_url(re.compile("/console/login"))
+
+    page.get_by_role("button", name=f"Revoke {label}").click()
+    assert theirs.page.goto(link).status == 404  # type: ignore[union-attr]
+    theirs.wrong.clear()  # the browser's console says that the address was not found
+    outside.close()
+
+
+def test_a_sheet_with_two_bad_cells(context: BrowserContext, watched: Watched, tmp_path: Path) -> None:
+    """
+    The bookings go out, come back with a date that does not exist and a slot nobody has, and both cells are named;
+    mended, the difference is shown, and then it is in the draft.
+    """
+    desk, page = watched.desk, watched.page
+    sign_in(context, desk, f"sheet-{time.time_ns()}", "sales")
+    answer = httpx.get(f"{desk.service.url}/console/sheet/export/xlsx", headers={"cookie": _cookie(context)})
+    book = openpyxl.load_workbook(io.BytesIO(answer.content))
+    sheet = book.worksheets[0]
+    columns = {cell.value: cell.column for cell in sheet[1]}
+    rows = {one[columns["Id"] - 1].value: one[0].row for one in sheet.iter_rows(min_row=2)}
+    row, other = rows["molenkorst-daily"], rows["kadefiets-first-box"]
+    ends, slots = sheet.cell(row, columns["Ends"]), sheet.cell(other, columns["Slots"])
+    kept = ends.value, slots.value
+    ends.value, slots.value = "31 June 2027", "889999"
+    bad = tmp_path / "bad.xlsx"
+    book.save(bad)
+    watched.goto("/console/sheet")
+    page.locator("#f-sheet").set_input_files(bad)
+    page.get_by_role("button", name="Show the difference").click()
+    expect(page.locator("#problems")).to_contain_text(f"row {row}, Ends")
+    expect(page.locator("#problems")).to_contain_text(f"row {other}, Slots")
+    ends.value, slots.value = kept
+    sheet.cell(row, columns["Name"]).value = "Renamed in a sheet"
+    good = tmp_path / "good.xlsx"
+    book.save(good)
+    page.locator("#f-sheet").set_input_files(good)
+    page.get_by_role("button", name="Show the difference").click()
+    expect(page.locator("main")).to_contain_text("Renamed in a sheet")
+    page.get_by_role("button", name="Put it in my draft").click()
+    expect(page.locator("h1")).to_have_text("Your draft")
+    expect(page.locator("main")).to_contain_text("Renamed in a sheet")
+
+
+def test_one_slot_of_many_is_found(context: BrowserContext, watched: Watched) -> None:
+    """
+    A site of more than sixty slots: the booking form narrows them to what is typed, and never hides what is chosen.
+    """
+    desk, page = watched.desk, watched.page
+
+    async def add_slots(store: Store) -> None:
+        live = await desks.read_live(store)
+        slots = [structs.replace(live.document.slots[0], id=SlotId(770000 + n), name=f"Place {n}") for n in range(60)]
+        draft = drafts.put(Draft(live.number), live.document, "slots", *slots)
+        await desks.publish(store, draft, author="test", note="", expected=live.number, now=time.time())
+
+    desk.ask(add_slots)
+    sign_in(context, desk, f"many-{time.time_ns()}", "sales")
+    watched.goto("/console/book")
+    page.locator('input[name="slots"][value="770001"]').check()
+    page.get_by_label("Find a slot").fill("place 42")
+    expect(page.locator("#places label:visible")).to_have_count(2)
+    assert page.locator('input[value="770042"]').is_visible()
+    assert page.locator('input[value="770001"]').is_checked()
+    page.get_by_label("Find a slot").fill("")
+    expect(page.locator("#places label:visible")).to_have_count(78)
