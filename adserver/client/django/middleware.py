@@ -1,0 +1,100 @@
+"""Fills a response's marks by one call, in WSGI and ASGI alike.
+
+What is said of the page: its address without query, its language, the reader's User-Agent, `Sec-GPC` and `DNT`; over
+that what the site's function `about` says; over that what a view puts into `request.adserver`, a dict.
+Put it behind whatever compresses or keeps pages. Streamed responses are left as they are, with the marks, which no
+reader sees; a HEAD request asks for no ads.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction
+from django.utils.decorators import sync_and_async_middleware
+from django.utils.translation import get_language
+
+from adserver import client
+from adserver.client import marks
+from adserver.client.django.sites import read_settings
+
+_KINDS = ("text/html", "application/xhtml+xml", "text/xml", "application/xml", "application/rss+xml")
+
+
+@sync_and_async_middleware  # type: ignore[untyped-decorator]
+def ads(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The middleware."""
+    if iscoroutinefunction(get_response):
+
+        async def answer_async(request: Any) -> Any:
+            response = await get_response(request)
+            page = _page(response)
+            if page is not None:
+                found = _client(request)
+                _put(response, await found[0].fill_async(page, found[1]) if found else marks.fill(page, ()))
+            return response
+
+        return answer_async
+
+    def answer(request: Any) -> Any:
+        response = get_response(request)
+        page = _page(response)
+        if page is not None:
+            found = _client(request)
+            _put(response, found[0].fill(page, found[1]) if found else marks.fill(page, ()))
+        return response
+
+    return answer
+
+
+def _client(request: Any) -> tuple[client.Client, dict[str, Any]] | None:
+    """Whom to ask and what to say; None where nobody is to be asked."""
+    if request.method == "HEAD":
+        return None
+    try:
+        ads, tell = read_settings()
+    except ValueError as error:
+        client.tell_once(f"ADSERVER: {error}")
+        return None
+    facts: dict[str, Any] = {}
+    for one in (_of_request, tell, _of_view):
+        try:
+            said = one(request) if one else None
+            facts |= said if isinstance(said, Mapping) else {}
+        except Exception as error:
+            client.tell_once(f"what is said of a page: {type(error).__name__}: {error}")
+    return ads, facts
+
+
+def _of_request(request: Any) -> dict[str, Any]:
+    headers = request.headers
+    return {
+        "lang": get_language() or "",
+        "ua": headers.get("User-Agent", ""),
+        "gpc": "1" in (headers.get("Sec-GPC"), headers.get("DNT")),
+        "url": request.build_absolute_uri(request.path),
+    }
+
+
+def _of_view(request: Any) -> Any:
+    return getattr(request, "adserver", None)
+
+
+def _page(response: Any) -> str | None:
+    """The response's text where it holds marks to be filled."""
+    try:
+        kind = response.get("Content-Type", "").partition(";")[0].strip().lower()
+        if response.streaming or kind not in _KINDS or b"<!--adserver " not in response.content:
+            return None
+        return str(response.content.decode(response.charset))
+    except Exception as error:
+        client.tell_once(f"a response could not be read: {type(error).__name__}: {error}")
+        return None
+
+
+def _put(response: Any, page: str) -> None:
+    try:
+        response.content = page.encode(response.charset, "xmlcharrefreplace")
+        if response.has_header("Content-Length"):
+            response["Content-Length"] = str(len(response.content))
+    except Exception as error:
+        client.tell_once(f"a response could not be changed: {type(error).__name__}: {error}")

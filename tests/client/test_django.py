@@ -1,0 +1,118 @@
+"""What Django alone brings: its settings, its check, its responses."""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.test import RequestFactory, override_settings
+
+from adserver import client
+from adserver.client.django.middleware import ads
+from adserver.client.django.sites import read_settings
+from tests.client import sites  # noqa: F401 - configures Django
+from tests.service.live import Service
+
+
+@pytest.fixture
+def answer(service: Service) -> Any:
+    """Passes a response through the middleware; a view's words about its page go with it."""
+
+    def through(response: HttpResponse, method: str = "GET", **about: Any) -> HttpResponse:
+        request = RequestFactory(headers={"host": "news.example.com"}).generic(method, "/article")
+        request.adserver = about
+        return ads(lambda _: response)(request)
+
+    with override_settings(ADSERVER={"url": service.url, "budget_s": 20}), closing(read_settings()[0]):
+        yield through
+
+
+def test_a_good_site_passes_the_check() -> None:
+    """
+    `manage.py check` has nothing to say of the settings in the documentation.
+    """
+    with override_settings(ADSERVER={"url": "http://127.0.0.1:8000"}):
+        assert run_checks() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ADSERVER": None}, "expected such as {'url'"),
+        ({"ADSERVER": {"url": "127.0.0.1:8000"}}, "is not the address of a service"),
+        ({"ADSERVER": {"url": "http://a", "budget": 1}}, "expected such as {'url'"),
+        ({"ADSERVER": {"url": "http://a", "about": "no.such.module"}}, "No module named 'no'"),
+        ({"ADSERVER": {"url": "http://a"}, "MIDDLEWARE": []}, "No middleware fills"),
+    ],
+)
+def test_the_check_says_what_is_wrong(settings: dict[str, Any], said: str) -> None:
+    """
+    What would show as pages without ads is told by `manage.py check`.
+    """
+    with override_settings(**settings):
+        [problem] = run_checks()
+    assert said in problem.msg
+
+
+def test_a_length_that_was_said_stays_true(answer: Callable[..., HttpResponse]) -> None:
+    """
+    A response that another middleware measured is measured again.
+    """
+    response = HttpResponse(str(client.ad(889990)), headers={"Content-Length": "31"})
+    answered = answer(response)
+    assert b"<aside" in answered.content
+    assert int(answered["Content-Length"]) == len(answered.content)
+
+
+def test_a_charset_without_some_letters_gets_them_as_references(answer: Callable[..., HttpResponse]) -> None:
+    """
+    A page in Latin-1 stays in Latin-1, whatever letters an ad has.
+    """
+    page = "caf\u00e9" + str(client.ad(889990))
+    answered = answer(HttpResponse(page.encode("latin-1"), content_type="text/html; charset=iso-8859-1"))
+    assert answered.content.decode("latin-1").startswith("caf\u00e9<aside")
+
+
+def test_head_asks_for_no_ads(answer: Callable[..., HttpResponse]) -> None:
+    """
+    A request without a body decides and counts nothing.
+    """
+    assert answer(HttpResponse(f"a{client.ad(889990)}b"), "HEAD").content == b"ab"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [JsonResponse({"a": str(client.ad(889990))}), HttpResponse(b"\x89PNG<!--adserver ", content_type="image/png")],
+)
+def test_what_is_no_page_is_left_alone(answer: Callable[..., HttpResponse], response: HttpResponse) -> None:
+    """
+    JSON, pictures and downloads pass byte for byte.
+    """
+    before = response.content
+    assert answer(response).content == before
+
+
+def test_a_stream_is_left_alone(answer: Callable[..., HttpResponse]) -> None:
+    """
+    What leaves piece by piece keeps its marks, which no reader sees.
+    """
+    streamed = answer(StreamingHttpResponse([str(client.ad(889990))]))
+    assert b"".join(streamed) == b"<!--adserver the_ad 889990-->"
+
+
+def test_a_function_of_the_site_that_raises_harms_no_page(service: Service) -> None:
+    """
+    What a site says of its pages may fail; the page has its ads all the same.
+    """
+    with (
+        override_settings(ADSERVER={"url": service.url, "budget_s": 20, "about": "tests.client.test_django.fails"}),
+        closing(read_settings()[0]),
+    ):
+        request = RequestFactory(headers={"host": "nowhere.example.com"}).get("/article")
+        assert b"<aside" in ads(lambda _: HttpResponse(str(client.ad(889990))))(request).content
+
+
+def fails(request: HttpRequest) -> dict[str, Any]:
+    raise RuntimeError("no such page")
