@@ -19,7 +19,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from adserver import __version__, accounts, asking
+from adserver import __version__, accounts, asking, importing
 from adserver.asking import BadQuestion
 from adserver.columns import columns
 from adserver.errors import (
@@ -392,6 +392,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
     _add_store(report)
+    importing.add_commands(commands, _add)
     accounts.add_commands(commands, _add, _add_store)
     _add_journal(commands)
     torture = _add(

@@ -59,3 +59,7 @@ class BadPicture(AdserverError):
 
 class BadSheet(AdserverError):
     """An uploaded file is no spreadsheet that could be read: its text says what it is, and what is expected."""
+
+
+class BadExport(AdserverError):
+    """A file is no export of Advanced Ads that could be read: its text, after the file's name, says what it is."""

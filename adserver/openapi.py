@@ -307,6 +307,14 @@ def _desk_paths() -> dict[str, Any]:
                 },
             },
         },
+        "/api/import/advanced-ads": {
+            "post": _for_sales(
+                "What Advanced Ads keeps, as configuration files; nothing is published",
+                {"200": _answer("Files, and what has no equal.", _json("Moved")), **_problems(413, 422)},
+                version=False,
+                body="AdvancedAds",
+            )
+        },
         "/api/audit": {
             "parameters": [before, _query("who", "By whom."), _query("subject", "About what.")],
             "get": _for_viewers("Who did what, newest first; for admins", {"200": _answer("A page.", _json("Audit"))}),
@@ -570,6 +578,22 @@ def _desk_schemas() -> dict[str, Any]:
                 "bytes": number,
                 "notes": _list(text),
                 "kept_days": number,
+            }
+        ),
+        "AdvancedAds": {
+            "type": "object",
+            "properties": {
+                "advanced_ads_export": {"const": 1},
+                "site": {"type": "object"},
+                **{name: _list({"type": "object"}) for name in ("ads", "groups", "media")},
+                "placements": {"type": ["object", "array"]},
+            },
+            "required": ["advanced_ads_export"],
+        },
+        "Moved": _object(
+            {
+                "files": {"type": "object", "additionalProperties": text},
+                "left": _list(_object({"what": text, "why": text})),
             }
         ),
         "Audit": _object({"entries": _list(_object(logged)), "before": maybe}),

@@ -9,6 +9,7 @@ from adserver.console import (
     calendar,
     creatives,
     drafting,
+    importing,
     pausing,
     reports,
     shared_reports,
@@ -106,6 +107,7 @@ RULES = [
     Rule("POST", "/api/pauses", _SALES, api.pause),
     Rule("DELETE", "/api/pauses/{id}", _SALES, api.lift),
     Rule("POST", "/api/assets", _SALES, api.upload),
+    Rule("POST", "/api/import/advanced-ads", _SALES, importing.advanced_ads),
     Rule("GET", "/api/audit", _ADMIN, api.audit_log),
 ]
 

@@ -53,7 +53,8 @@ NO_VERSION = {
     "/console/logout", "/console/me/password", "/console/me/sessions", "/console/me/tokens",
     "/console/me/tokens/revoke", "/console/people", "/console/advertisers/{id}/links",
     "/console/advertisers/{id}/links/revoke",  # accounts and links: in no version
-    "/console/book/check", "/console/line-items/{id}/check", "/console/sheet", "/api/assets",  # change no version
+    "/console/book/check", "/console/line-items/{id}/check", "/console/sheet", "/api/assets",
+    "/api/import/advanced-ads",  # change no version
     "/console/draft/drop",  # forgets changes, of one's own draft alone
     "/console/sheet/take",  # the sheet itself is kept with its version
     "/console/pauses", "/console/pauses/{id}/lift", "/api/pauses", "/api/pauses/{id}",  # at once, on any version

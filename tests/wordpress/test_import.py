@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.client.peers import peer
-from tests.service.live import REPOSITORY, free_port
+from tests.console.desks import Desk
+from tests.console.test_api import Program
+from tests.service.live import REPOSITORY, Service, eventually, free_port
 from tests.wordpress.site import WordPress, quote
 
 IMAGE = {
@@ -65,6 +67,12 @@ ADS = [
         "options": {"type": "plain", "allow_php": 0},
     },
     {"title": "Binned", "status": "trash", "content": "", "options": {}},
+    {
+        "title": "Seeds",
+        "status": "publish",
+        "content": '<a href="https://garden.example/seeds">Seeds for every garden</a>',
+        "options": {"type": "plain", "width": 300, "height": 250},
+    },
 ]
 
 
@@ -105,12 +113,12 @@ def test_the_export_holds_all_that_advanced_ads_keeps(site: WordPress, seeded: d
     assert list(described) == list(export)
     for part in ("ads", "groups", "media"):
         assert list(described[part][0]) == list(export[part][0])
-    first, second, _ = seeded["ads"]
+    first, second, _, last = seeded["ads"]
     group, media = seeded["group"], seeded["media"]
     assert list(export) == ["advanced_ads_export", "site", "ads", "groups", "placements", "media"]
     assert export["advanced_ads_export"] == 1
     assert export["site"] == {"url": site.url, "name": "The Courier", "timezone": "Europe/Berlin"}
-    assert [one["id"] for one in export["ads"]] == [first, second], "what lies in the bin is not moved"
+    assert [one["id"] for one in export["ads"]] == [first, second, last], "what lies in the bin is not moved"
     assert export["ads"][0] == {
         "id": first,
         "title": "Tulips",
@@ -182,8 +190,8 @@ def test_import_writes_the_files_and_says_what_was_left_out(
     directory = tmp_path / "new" / "config"
     assert (code, forced) == (0, 0)
     assert said == (
-        "Warning: left out: ad 3: it runs PHP\n"
-        f"Success: Files in {directory}: 2. Left out: 1. Look at them, then: adserver check {directory}"
+        "Warning: no equal: ad 3: it runs PHP\n"
+        f"Success: Files in {directory}: 2. Without an equal: 1. Look at them, then: adserver check {directory}"
     )
     assert {file.name: file.read_text("utf-8") for file in directory.iterdir()} == GOOD["files"]
     assert again == (
@@ -237,20 +245,67 @@ def test_import_says_what_is_missing(site: WordPress, seeded: dict[str, Any], tm
     assert "could not be written" in site.command("adserver export-advanced-ads", str(tmp_path / "no" / "x"))[1]
 
 
-def test_placements_of_the_second_generation_are_read_from_the_copy_they_left(
+def test_what_the_second_generation_keeps_is_read_where_it_keeps_it(
     site: WordPress, seeded: dict[str, Any], tmp_path: Path
 ) -> None:
     """
-    Advanced Ads 2 makes posts of placements and keeps a copy of what they were; those made since are said, not lost.
+    Advanced Ads 2 makes posts of placements, keeps a copy of what they were, and keeps weights with their groups.
     """
+    first, second, *_ = seeded["ads"]
+    newer = {"ad_weights": {first: 4, second: 0}, "ad_count": "all", "options": []}
+    made = [
+        ["after-third", "After the fourth", f"group_{seeded['group']}", "draft"],
+        ["made-since", "Since", f"ad_{second}", "publish"],
+    ]
     site.php(
-        "update_option( 'advads-ads-placements_backup', get_option( 'advads-ads-placements' ) );"
+        "$kept = get_option( 'advads-ads-placements' ); $kept['after_third'] = $kept['after-third'];"
+        "unset( $kept['after-third'] ); update_option( 'advads-ads-placements_backup', $kept );"
         "update_option( 'advads-ads-placements', array() );"
-        "foreach ( array( 'top', 'made-since' ) as $slug ) wp_insert_post( array( 'post_type' => 'advanced_ads_plcmnt',"
-        " 'post_title' => $slug, 'post_name' => $slug, 'post_status' => 'publish' ) ); return 1;"
+        f"foreach ( {quote(made)} as $one ) {{"
+        " $id = wp_insert_post( array( 'post_type' => 'advanced_ads_plcmnt', 'post_title' => $one[1],"
+        " 'post_name' => $one[0], 'post_status' => $one[3] ) );"
+        " update_post_meta( $id, 'type', 'post_content' ); update_post_meta( $id, 'item', $one[2] );"
+        " update_post_meta( $id, 'options', array( 'display' => array( array( 'type' => 'general' ) ) ) ); }"
+        f"update_term_meta( {seeded['group']}, '_advads_group_type', 'grid' );"
+        f"update_term_meta( {seeded['group']}, 'advanced_ads_group_options', {quote(newer)} ); return 1;"
     )
     file = tmp_path / "export.json"
-    code, said = site.command("adserver export-advanced-ads", str(file))
-    assert code == 0
-    assert "Warning: 1 placements were made with Advanced Ads 2" in said
-    assert list(json.loads(file.read_text("utf-8"))["placements"]) == ["after-third", "top"]
+    assert site.command("adserver export-advanced-ads", str(file))[0] == 0
+    export = json.loads(file.read_text("utf-8"))
+    assert list(export["placements"]) == ["top", "after_third", "made-since"]
+    assert export["placements"]["after_third"] == {
+        "type": "post_content",
+        "name": "After the fourth",
+        "item": f"group_{seeded['group']}",
+        "options": {"display": [{"type": "general"}]},
+        "status": "draft",
+    }
+    assert export["placements"]["top"]["item"] == f"ad_{first}", "of what is no post the copy is all there is"
+    [group] = export["groups"]
+    assert group["options"] == {"type": "grid", "ad_count": "all", "options": []}
+    assert group["weights"] == {str(first): 4, str(second): 0}
+
+
+def test_a_site_is_moved_to_a_real_service_and_shows_its_ads_there(
+    site: WordPress, seeded: dict[str, Any], tmp_path: Path
+) -> None:
+    """
+    `wp adserver import` against a running service; its files pass `check`, are published, and show the site's own ad.
+    """
+    service = Service(tmp_path / "service", workers=1, port=free_port())
+    service.start()
+    try:
+        token = Program(Desk(service), "sales").headers["authorization"].removeprefix("Bearer ")
+        directory = tmp_path / "moved"
+        code, said = site.command("adserver import", str(directory), service=service.url, token=token)
+        assert code == 0, said
+        assert "Warning: no equal: ad" in said
+        service.run("check", str(directory))
+        service.run("apply", str(directory), "--force")
+        shown = seeded["ads"][-1]
+        eventually(lambda: service.http.get(f"/ads/{shown}").status_code == 200, 10, "the moved ad")
+        answer = service.http.get(f"/ads/{shown}")
+        assert "Seeds for every garden" in answer.text
+        assert 'data-line-item="ad-' in answer.text
+    finally:
+        service.stop()

@@ -26,19 +26,34 @@ final class Advanced_Ads {
 		);
 	}
 
-	/** The upgrade to Advanced Ads 2 turns placements into posts, and keeps a copy of what they were. */
+	/**
+	 * Advanced Ads 1 keeps them in an option. 2 makes posts of them, under a slug in which dashes stand for the
+	 * underscores of the old key, and keeps a copy of what they were; articles still name the old key.
+	 */
 	private static function placements(): array {
-		$kept = self::option( 'advads-ads-placements' );
-		return $kept ? $kept : self::option( 'advads-ads-placements_backup' );
-	}
-
-	/** How many placements Advanced Ads 2 has that are not in that copy. */
-	public static function unread_placements(): int {
 		global $wpdb;
+		$kept       = self::option( 'advads-ads-placements' );
+		$placements = $kept ? $kept : self::option( 'advads-ads-placements_backup' );
+		$keys       = array();
+		foreach ( array_keys( $placements ) as $key ) {
+			$keys[ str_replace( '_', '-', (string) $key ) ] = $key;
+		}
 		// phpcs:ignore WordPress.DB
-		$slugs = $wpdb->get_col( "SELECT post_name FROM $wpdb->posts WHERE post_type = 'advanced_ads_plcmnt' AND post_status = 'publish'" );
-		$known = str_replace( '_', '-', array_map( 'strval', array_keys( self::placements() ) ) );
-		return count( array_diff( $slugs, $known ) );
+		$rows = $wpdb->get_results( "SELECT ID, post_name, post_title, post_status FROM $wpdb->posts WHERE post_type = 'advanced_ads_plcmnt' AND post_status IN ('publish', 'draft', 'pending', 'private', 'future') ORDER BY ID" );
+		foreach ( $rows as $row ) {
+			$id      = (int) $row->ID;
+			$item    = get_post_meta( $id, 'item', true );
+			$options = get_post_meta( $id, 'options', true );
+
+			$placements[ $keys[ $row->post_name ] ?? $row->post_name ] = array(
+				'type'    => (string) get_post_meta( $id, 'type', true ),
+				'name'    => $row->post_title,
+				'item'    => is_string( $item ) ? $item : '',
+				'options' => (object) ( is_array( $options ) ? $options : array() ),
+				'status'  => $row->post_status,
+			);
+		}
+		return $placements;
 	}
 
 	private static function ads(): array {
@@ -70,13 +85,21 @@ final class Advanced_Ads {
 		// phpcs:ignore WordPress.DB
 		$rows = $wpdb->get_results( "SELECT t.term_id, t.name, t.slug FROM $wpdb->terms t JOIN $wpdb->term_taxonomy x ON x.term_id = t.term_id WHERE x.taxonomy = 'advanced_ads_groups' ORDER BY t.term_id" );
 		foreach ( $rows as $row ) {
-			$id       = (int) $row->term_id;
+			$id    = (int) $row->term_id;
+			$about = is_array( $options[ $id ] ?? null ) ? $options[ $id ] : array();
+			$parts = is_array( $weights[ $id ] ?? null ) ? $weights[ $id ] : array();
+			$newer = get_term_meta( $id, 'advanced_ads_group_options', true );
+			if ( is_array( $newer ) ) { // Advanced Ads 2 keeps both with the group.
+				$about = array( 'type' => (string) get_term_meta( $id, '_advads_group_type', true ) ) + $newer;
+				$parts = is_array( $newer['ad_weights'] ?? null ) ? $newer['ad_weights'] : $parts;
+				unset( $about['ad_weights'] );
+			}
 			$groups[] = array(
 				'id'      => $id,
 				'name'    => wp_specialchars_decode( $row->name, ENT_QUOTES ),
 				'slug'    => $row->slug,
-				'options' => (object) ( is_array( $options[ $id ] ?? null ) ? $options[ $id ] : array() ),
-				'weights' => (object) array_map( 'intval', is_array( $weights[ $id ] ?? null ) ? $weights[ $id ] : array() ),
+				'options' => (object) $about,
+				'weights' => (object) array_map( 'intval', $parts ),
 			);
 		}
 		return $groups;

@@ -47,7 +47,7 @@ final class Command {
 			\WP_CLI::error( 'No address of adserver is known: save it in Settings › adserver, or say --service=http://127.0.0.1:8000' );
 			return;
 		}
-		$export = self::collect();
+		$export = Advanced_Ads::collect();
 		if ( ! $export['ads'] && ! $export['groups'] && ! (array) $export['placements'] ) {
 			\WP_CLI::error( 'There are no ads, groups or placements of Advanced Ads in this site\'s database.' );
 			return;
@@ -61,9 +61,9 @@ final class Command {
 			return;
 		}
 		foreach ( $left as $one ) {
-			\WP_CLI::warning( "left out: {$one['what']}: {$one['why']}" );
+			\WP_CLI::warning( "no equal: {$one['what']}: {$one['why']}" );
 		}
-		\WP_CLI::success( sprintf( 'Files in %1$s: %2$d. Left out: %3$d. Look at them, then: adserver check %1$s', $directory, count( $files ), count( $left ) ) );
+		\WP_CLI::success( sprintf( 'Files in %1$s: %2$d. Without an equal: %3$d. Look at them, then: adserver check %1$s', $directory, count( $files ), count( $left ) ) );
 	}
 
 	/**
@@ -78,7 +78,7 @@ final class Command {
 	 */
 	public function export_advanced_ads( $args, $options ) {
 		$file = (string) ( $args[0] ?? '' );
-		$json = wp_json_encode( self::collect(), JSON_PRETTY_PRINT | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE );
+		$json = wp_json_encode( Advanced_Ads::collect(), JSON_PRETTY_PRINT | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE );
 		if ( ! is_string( $json ) || '' === $file || false === @file_put_contents( $file, "$json\n" ) ) { // phpcs:ignore
 			\WP_CLI::error( "\"$file\" could not be written." );
 			return;
@@ -103,14 +103,6 @@ final class Command {
 		if ( $wrong ) {
 			\WP_CLI::error( 'Pages of this site get no ads.' );
 		}
-	}
-
-	private static function collect(): array {
-		$unread = Advanced_Ads::unread_placements();
-		if ( $unread ) {
-			\WP_CLI::warning( "$unread placements were made with Advanced Ads 2, whose way of keeping them is not read here: add them to adserver by hand." );
-		}
-		return Advanced_Ads::collect();
 	}
 
 	/**

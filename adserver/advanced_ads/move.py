@@ -1,0 +1,318 @@
+"""Advanced Ads' ads, groups and placements as configuration files, and the list of what has no equal here.
+
+An ad there is the place, the booking and the creative at once, so each becomes a slot with the ad's number, which
+shortcodes in articles name, a line item in it and a creative. All are of one advertiser, which may be on a page with
+several, as there. What is written passes `adserver check`; what would not is left out and said.
+"""
+
+import re
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import tomli_w
+from msgspec import Struct
+
+from adserver.advanced_ads.conditions import NoEqual, targeting_of
+from adserver.advanced_ads.creative import Made, NotMoved, Read, make_creative
+from adserver.advanced_ads.kept import Export, OldAd, OldGroup, OldPlacement
+from adserver.catalog import check
+from adserver.documents import Entry, read_tables
+from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
+
+_OWNER = "from-advanced-ads"
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_HIDDEN = ("draft", "pending", "private", "trash", "auto-draft")
+_WHERE = {
+    "header": "in the head of each page",
+    "footer": "at the end of each page",
+    "post_top": "before the text",
+    "post_bottom": "after the text",
+    "post_content": "within the text",
+    "post_content_random": "somewhere within the text",
+    "post_content_middle": "in the middle of the text",
+    "post_above_headline": "above the headline",
+    "archive_pages": "between the posts of lists",
+    "sidebar_widget": "in a widget area",
+}
+
+
+class Left(Struct, frozen=True):
+    """Something of Advanced Ads that is not, or not quite, what it was: *what* it is, and *why*."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+class Moved(Struct, frozen=True):
+    """Files by name, pictures by the names that the files give them, and what has no equal."""
+
+    files: dict[str, str]
+    pictures: dict[str, bytes]
+    left: tuple[Left, ...]
+
+
+class _Row(Struct, frozen=True):
+    """The entries that one thing became. *what* names that thing, also to `check`, which tells it back."""
+
+    what: str
+    entries: tuple[tuple[str, dict[str, Any]], ...]
+
+
+def nothing_at_hand(_: str) -> None:
+    """For who has no copy of the site's pictures."""
+
+
+def move(export: Export, read: Read = nothing_at_hand, zone: str | None = None) -> Moved:
+    """The catalog that *export* is. *read* gives pictures by their addresses; *zone* is the newsroom's, where the
+    export says none.
+    """
+    return _Move(export, read, zone).made()
+
+
+class _Move:
+    def __init__(self, export: Export, read: Read, zone: str | None) -> None:
+        self._export = export
+        self._read = read
+        self._left: list[Left] = []
+        self._pictures: dict[str, bytes] = {}
+        self._site = self._make_site(zone)
+        self._clock = ZoneInfo(self._site["time_zone"])
+
+    def made(self) -> Moved:
+        site = self._site
+        ads = self._checked(self._ads(), ())
+        slots = {row.entries[0][1]["id"] for row in ads}
+        groups = [row for one in self._export.groups if (row := self._group(one, slots))]
+        named = {row.entries[0][1]["id"] for row in groups}
+        placements = [row for one in self._export.placements if (row := self._placement(one, slots, named))]
+        named_or_grouped = self._checked([*groups, *placements], ads)
+        creatives = [raw for row in ads for table, raw in row.entries if table == "creative"]
+        if any(raw["kind"] == "tag" for raw in creatives):
+            site["tags"] = True
+        used = {raw["image"].partition("/")[2] for raw in creatives if "image" in raw}
+        pictures = {name: self._pictures[name] for name in sorted(used)}
+        return Moved(self._files(ads, named_or_grouped), pictures, tuple(dict.fromkeys(self._left)))
+
+    def _leave(self, what: str, why: str) -> None:
+        self._left.append(Left(what, why))
+
+    # The site
+
+    def _make_site(self, zone: str | None) -> dict[str, Any]:
+        site: dict[str, Any] = {"name": _name(self._export.site, "News")}
+        try:
+            site["time_zone"] = parse_zone(zone or self._export.zone)
+        except ValueError:
+            site["time_zone"] = "UTC"
+            self._leave(
+                "the time zone", "the export does not name the newsroom's: UTC is written, correct it in site.toml"
+            )
+        with suppress(ValueError):
+            site["home_url"] = parse_click_url(f"{self._export.url}/")
+        return site
+
+    def _owner(self) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            ("advertiser", {"id": _OWNER, "name": self._site["name"], "several": True}),
+            ("campaign", {"id": _OWNER, "name": "From Advanced Ads", "advertiser": _OWNER}),
+        ]
+
+    # Ads
+
+    def _ads(self) -> list[_Row]:
+        rows: dict[int, _Row] = {}
+        for ad in self._export.ads:
+            what = _what("ad", ad.id, ad.title)
+            if ad.id in rows:
+                self._leave(what, "another ad has the same id")
+                continue
+            if ad.status in _HIDDEN:
+                self._leave(what, f"is not published there ({ad.status})")
+                continue
+            if ad.status == "advanced_ads_expired" and ad.ends is None:
+                self._leave(what, "has expired")
+                continue
+            try:
+                made = make_creative(ad, self._read)
+            except NotMoved as error:
+                self._leave(what, str(error))
+                continue
+            rows[ad.id] = _Row(what, tuple(self._entries(ad, what, made)))
+        return list(rows.values())
+
+    def _entries(self, ad: OldAd, what: str, made: Made) -> list[tuple[str, dict[str, Any]]]:
+        for note in made.notes:
+            self._leave(what, note)
+        self._pictures |= made.pictures
+        name, one = _name(ad.title, f"Ad {ad.id}"), f"ad-{ad.id}"
+        return [
+            ("slot", {"id": ad.id, "name": name, "size": made.size}),
+            ("line_item", {"id": one, "name": name, "campaign": _OWNER, "priority": "standard", "slots": [ad.id],
+                           "creatives": [one], **self._booking(ad, what)}),
+            ("creative", {"id": one, "advertiser": _OWNER, "size": made.size, **made.fields}),
+        ]  # fmt: skip
+
+    def _booking(self, ad: OldAd, what: str) -> dict[str, Any]:
+        """When, for whom, and how much of it shows."""
+        booking: dict[str, Any] = {}
+        starts = ad.starts if ad.status == "future" or _is_paced(ad) else None
+        for field, instant in (("starts", starts), ("ends", ad.ends)):
+            if instant is not None:
+                try:
+                    booking[field] = datetime.fromtimestamp(instant, self._clock)
+                except (ValueError, OverflowError, OSError):
+                    booking["weight"] = 0
+                    self._leave(
+                        what,
+                        f"{field} at an instant that is none ({instant:.0f}); it has weight 0, so it does not show",
+                    )
+        if ad.days is not None:
+            hours = [f"{_DAYS[day]} 00:00-24:00" for day in dict.fromkeys(ad.days) if 0 <= day < len(_DAYS)]
+            if hours and len(hours) < len(_DAYS):
+                booking["hours"] = hours
+            elif not hours:
+                booking["weight"] = 0
+                self._leave(what, "shows on no day of the week; it has weight 0")
+        try:
+            targeting = targeting_of([*ad.display, *ad.visitors])
+            if targeting:
+                booking["targeting"] = targeting
+        except NoEqual as error:
+            booking["weight"] = 0
+            self._leave(
+                what, f"shows under conditions that have no equal ({error}); it has weight 0, so it does not show: "
+                "set its targeting, then its weight"
+            )  # fmt: skip
+        return {**booking, **self._goal(ad, what)}
+
+    def _goal(self, ad: OldAd, what: str) -> dict[str, Any]:
+        """The tracking add-on ends an ad after so many impressions or clicks."""
+        limits = _limits(ad)
+        if not limits:
+            return {}
+        goal = next(iter(limits))
+        self._leave(what, f"ends after {limits[goal]:,} {goal}, which are counted from 0 again")
+        if len(limits) > 1:
+            self._leave(what, f"ends after {limits['clicks']:,} clicks, too; a booking has one goal")
+        return {"goal": {goal: limits[goal]}, "pacing": "even" if _is_paced(ad) else "asap"}
+
+    # Groups and placements
+
+    def _group(self, group: OldGroup, slots: set[int]) -> _Row | None:
+        what = _what("group", group.id, group.name)
+        weights = {ad: weight for ad, weight in group.weights.items() if weight > 0 and ad in slots}
+        if not weights:
+            self._leave(what, "has no ad that was moved and has a weight")
+            return None
+        if group.kind != "default":
+            self._leave(what, f"shows its ads as {group.kind!r:.40}; here one is chosen by weight")
+        if group.shown != 1:
+            self._leave(
+                what,
+                "shows several ads at once; here it shows one: repeat the shortcode, or put the slots side by side",
+            )
+        members = [{"slot": ad, "weight": weight} for ad, weight in weights.items()]
+        return _Row(
+            what, (("group", {"id": str(group.id), "name": _name(group.name, f"Group {group.id}"), "slots": members}),)
+        )
+
+    def _placement(self, placement: OldPlacement, slots: set[int], groups: set[str]) -> _Row | None:
+        what = _what("placement", placement.key, placement.name)
+        if not placement.published:
+            self._leave(what, "is not published there")
+            return None
+        kind, _, number = placement.item.partition("_")
+        if kind == "ad" and number.isdecimal() and int(number) in slots:
+            item: dict[str, Any] = {"slot": int(number)}
+        elif kind == "group" and number in groups:
+            item = {"group": number}
+        else:
+            self._leave(what, "shows an ad or a group that was not moved" if placement.item else "shows nothing")
+            return None
+        try:
+            parse_word(placement.key)
+        except ValueError as error:
+            self._leave(what, f"its id {error}")
+            return None
+        if placement.kind != "default":
+            where = _WHERE.get(placement.kind, f"as {placement.kind!r:.40}")
+            how = f'[the_ad_placement id="{placement.key}"]'
+            self._leave(what, f"Advanced Ads put it {where} by itself; put {how} there, or adserver's block or widget")
+        if placement.conditions:
+            self._leave(
+                what, "shows on some pages or to some readers alone; put it on those pages, or target its bookings"
+            )
+        return _Row(what, (("placement", {"id": placement.key, "name": _name(placement.name, placement.key), **item}),))
+
+    # The whole
+
+    def _checked(self, rows: list[_Row], beside: "tuple[_Row, ...] | list[_Row]") -> list[_Row]:
+        """Those of *rows* that `check` finds nothing wrong with; the others are left."""
+        while True:
+            entries = [Entry("the site", "site", {**self._site, "tags": True})]
+            entries += [Entry("the site", table, raw) for table, raw in self._owner()]
+            entries += [Entry(row.what, table, raw) for row in (*beside, *rows) for table, raw in row.entries]
+            document, known, problems = read_tables(entries)
+            wrong: dict[str, list[str]] = {}
+            for problem in [*problems, *check(document, known)]:
+                whose = next((row.what for row in rows if problem.where.startswith(f"{row.what}: ")), None)
+                if whose is None:
+                    raise AssertionError(f"what was moved before is wrong now: {problem}")
+                wrong.setdefault(whose, []).append(problem.what)
+            if not wrong:
+                return rows
+            for what, problems_of in wrong.items():
+                self._leave(what, "; ".join(dict.fromkeys(problems_of)))
+            rows = [row for row in rows if row.what not in wrong]
+
+    def _files(self, ads: list[_Row], others: list[_Row]) -> dict[str, str]:
+        entries = [one for row in ads for one in row.entries]
+        slots = [one for one in entries if one[0] == "slot"] + [one for row in others for one in row.entries]
+        bookings = [*self._owner(), *(one for one in entries if one[0] != "slot")] if ads else []
+        files = {"site.toml": [("site", self._site)], "slots.toml": slots, "bookings.toml": bookings}
+        head = f"# Moved from Advanced Ads{' of ' + self._export.url if _plain(self._export.url) else ''}.\n"
+        return {name: head + "".join(_write(*one) for one in found) for name, found in files.items() if found}
+
+
+def _write(table: str, raw: dict[str, Any]) -> str:
+    """An entry as a person would write it."""
+    if table == "site":
+        return f"\n[site]\n{tomli_w.dumps(raw)}"
+    text = tomli_w.dumps({table: [raw]}, multiline_strings=True)
+    if text.startswith(f"{table} = "):  # what is short is written in one line
+        text = f"[[{table}]]\n{tomli_w.dumps(raw)}"
+    return f"\n{text}"
+
+
+def _limits(ad: OldAd) -> dict[str, int]:
+    """Measures of goals and how many of each, as the tracking add-on keeps them."""
+    tracking = ad.options.get("tracking")
+    keys = (("impressions", "impression_limit"), ("clicks", "click_limit"))
+    found = {goal: str(tracking.get(key)) for goal, key in keys} if isinstance(tracking, dict) else {}
+    return {goal: int(n) for goal, n in found.items() if re.fullmatch("[1-9][0-9]{0,11}", n, re.ASCII)}
+
+
+def _is_paced(ad: OldAd) -> bool:
+    """Whether it has a limit, which is spread over the time until its end."""
+    return ad.starts is not None and ad.ends is not None and ad.starts < ad.ends and bool(_limits(ad))
+
+
+def _what(kind: str, number: object, name: str) -> str:
+    return f'{kind} {number} "{" ".join(name.split())[:60]}"' if name else f"{kind} {number}"
+
+
+def _name(text: str, other: str) -> str:
+    """*text* as a name, or *other* where it cannot be one."""
+    try:
+        return parse_name(text[:200])
+    except ValueError:
+        return other
+
+
+def _plain(url: str) -> bool:
+    return re.fullmatch(r"https?://[!-~]{1,200}", url) is not None

@@ -1,0 +1,28 @@
+"""What another ad server keeps, turned into configuration files. Nothing is published and nothing is kept."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from adserver.advanced_ads.kept import read_found
+from adserver.advanced_ads.move import move
+from adserver.answers import problem_response
+from adserver.console.web import Call, read_json
+from adserver.errors import BadExport
+
+
+async def advanced_ads(call: Call) -> Response:
+    """`wp adserver import` sends what Advanced Ads keeps, and writes the files that come back."""
+    found = await read_json(call)
+    ads = found.get("ads") if isinstance(found, dict) else None
+    try:
+        moved = await call.work(len(ads) if isinstance(ads, list) else 0, turn, found)
+    except BadExport as error:
+        return problem_response(422, f"The body {error}.")
+    return call.json(moved)
+
+
+def turn(found: Any) -> dict[str, Any]:
+    """The files by name, and what has no equal. Raises BadExport."""
+    moved = move(read_found(found))
+    return {"files": moved.files, "left": [{"what": left.what, "why": left.why} for left in moved.left]}

@@ -1,0 +1,450 @@
+"""What Advanced Ads keeps, as a catalog: field by field, what has no equal, and whatever a file may hold."""
+
+import tomllib
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from adserver.advanced_ads.kept import read_found
+from adserver.advanced_ads.move import Moved, move
+from adserver.catalog import Catalog
+from adserver.config_files import read_config
+from adserver.documents import Document
+from adserver.errors import BadExport
+
+BERLIN = {"url": "https://www.courier.example", "name": "The Courier", "timezone": "Europe/Berlin"}
+PLAIN = {"type": "plain", "width": 300, "height": 250}
+
+
+def export(*ads: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"advanced_ads_export": 1, "site": BERLIN, "ads": list(ads), **more}
+
+
+def ad(options: Any = PLAIN, content: str = "<p>Soup</p>", **more: Any) -> dict[str, Any]:
+    return {"id": 12, "title": "Soup", "status": "publish", "content": content, "options": options, **more}
+
+
+def moved(*ads: dict[str, Any], **more: Any) -> Moved:
+    return move(read_found(export(*ads, **more)))
+
+
+def tables(found: Moved) -> dict[str, Any]:
+    return {name: value for text in found.files.values() for name, value in tomllib.loads(text).items()}
+
+
+def said(found: Moved) -> list[str]:
+    return [str(left) for left in found.left]
+
+
+def read_back(found: Moved, directory: Path) -> Document:
+    """What `adserver check` reads of it."""
+    (directory / "assets").mkdir()
+    for name, text in found.files.items():
+        (directory / name).write_text(text, "utf-8")
+    for name, data in found.pictures.items():
+        (directory / "assets" / name).write_bytes(data)
+    return read_config(directory).document
+
+
+def test_an_ad_becomes_a_slot_of_its_number_a_booking_and_a_creative(tmp_path: Path) -> None:
+    """
+    The whole of it, as files: `[the_ad id="12"]` in old articles is answered, and the link is counted.
+    """
+    found = moved(ad(content='<a class="x" href="https://soup.example/?a=1&amp;b=2"><b>Soup</b></a>'))
+    assert said(found) == []
+    assert found.files == {
+        "site.toml": """# Moved from Advanced Ads of https://www.courier.example.
+
+[site]
+name = "The Courier"
+time_zone = "Europe/Berlin"
+home_url = "https://www.courier.example/"
+""",
+        "slots.toml": """# Moved from Advanced Ads of https://www.courier.example.
+
+[[slot]]
+id = 12
+name = "Soup"
+size = "300x250"
+""",
+        "bookings.toml": """# Moved from Advanced Ads of https://www.courier.example.
+
+[[advertiser]]
+id = "from-advanced-ads"
+name = "The Courier"
+several = true
+
+[[campaign]]
+id = "from-advanced-ads"
+name = "From Advanced Ads"
+advertiser = "from-advanced-ads"
+
+[[line_item]]
+id = "ad-12"
+name = "Soup"
+campaign = "from-advanced-ads"
+priority = "standard"
+slots = [
+    12,
+]
+creatives = [
+    "ad-12",
+]
+
+[[creative]]
+id = "ad-12"
+advertiser = "from-advanced-ads"
+size = "300x250"
+kind = "html"
+html = "<a class=\\"x\\" href=\\"{click_url}\\"><b>Soup</b></a>"
+click_url = "https://soup.example/?a=1&b=2"
+""",
+    }
+    document = read_back(found, tmp_path)
+    assert [slot.id for slot in document.slots] == [12]
+    assert Catalog(document, 1).slots[12]
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({}, {}),
+        ({"expiry_date": 1893456000}, {"ends": datetime(2030, 1, 1, tzinfo=UTC)}),
+        ({"expiry_date": "1893456000"}, {"ends": datetime(2030, 1, 1, tzinfo=UTC)}),
+        ({"weekdays": {"enabled": 1, "day_indexes": [0, "6"]}}, {"hours": ["sun 00:00-24:00", "sat 00:00-24:00"]}),
+        ({"weekdays": {"enabled": "on", "day_indexes": list(range(7))}}, {}),
+        ({"weekdays": {"enabled": False, "day_indexes": []}}, {}),
+        ({"visitors": [{"type": "mobile", "operator": "is"}]},
+         {"targeting": {"any": {"device": ["mobile", "tablet"]}}}),
+        ({"visitors": [{"type": "mobile", "operator": "is_not"}]}, {"targeting": {"all": {"device": ["desktop"]}}}),
+        ({"visitors": [{"type": "mobile", "value": ["tablet", "desktop"]}]},
+         {"targeting": {"any": {"device": ["desktop", "tablet"]}}}),
+        ({"visitors": [{"type": "mobile", "value": ["tablet", "desktop", "mobile"]}]}, {}),
+        ({"visitor": {"0": {"type": "geo_targeting", "operator": "is", "country": "DE", "region": "", "city": ""}}},
+         {"targeting": {"all": {"country": ["de"]}}}),
+        ({"visitors": [{"type": "geo_targeting", "operator": "is_not", "country": "AT"},
+                       {"type": "mobile", "operator": "is_not", "connector": "and"}]},
+         {"targeting": {"none": {"country": ["at"]}, "all": {"device": ["desktop"]}}}),
+        ({"visitors": [{"type": "geo_targeting", "operator": "is", "country": "AT"},
+                       {"type": "geo_targeting", "operator": "is", "country": "CH", "connector": "or"}]},
+         {"targeting": {"any": {"country": ["at", "ch"]}}}),
+        ({"conditions": [{"type": "request_uri", "operator": "start", "value": "/sport/"}],
+          "visitors": [{"type": "mobile", "operator": "is"}]},
+         {"targeting": {"all": {"url": ["/sport/"]}, "any": {"device": ["mobile", "tablet"]}}}),
+        ({"conditions": [{"type": "request_uri", "operator": "start_not", "value": "/sport/"}]},
+         {"targeting": {"none": {"url": ["/sport/"]}}}),
+    ],
+)  # fmt: skip
+def test_when_and_for_whom_it_shows_is_kept(options: dict[str, Any], fields: dict[str, Any]) -> None:
+    """
+    Schedules and conditions that mean the same here are said exactly, and nothing is reported of them.
+    """
+    found = moved(ad({**PLAIN, **options}))
+    [line_item] = tables(found)["line_item"]
+    assert {name: line_item[name] for name in line_item if name in ("starts", "ends", "hours", "targeting")} == fields
+    assert "weight" not in line_item
+    assert said(found) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"conditions": [{"type": "taxonomy_category", "operator": "is", "value": ["12"]}]},
+        {"visitors": [{"type": "loggedin", "operator": "is"}]},
+        {"visitors": [{"type": "mobile", "value": []}]},
+        {"visitors": [{"type": "geo_targeting", "country": "DE", "city": "Ulm"}]},
+        {"visitors": [{"type": "geo_targeting", "country": "Bavaria"}]},
+        {"conditions": [{"type": "request_uri", "operator": "regex", "value": "/sport/"}]},
+        {"conditions": [{"type": "request_uri", "operator": "start", "value": "/søk?a"}]},
+        {"visitors": [{"type": "mobile", "operator": "is"}, {"type": "loggedin", "connector": "or"}]},
+        {"visitors": [{"type": "geo_targeting", "operator": "is_not", "country": "AT"},
+                      {"type": "mobile", "operator": "is", "connector": "or"}]},
+        {"weekdays": {"enabled": 1, "day_indexes": []}},
+    ],
+)  # fmt: skip
+def test_an_ad_whose_conditions_cannot_be_said_never_shows(options: dict[str, Any]) -> None:
+    """
+    It is moved with weight 0 and reported: shown everywhere it would stand where its advertiser forbade it.
+    """
+    found = moved(ad({**PLAIN, **options}))
+    [line_item] = tables(found)["line_item"]
+    assert line_item["weight"] == 0
+    assert "targeting" not in line_item
+    assert len(found.left) == 1
+    assert "weight 0" in found.left[0].why
+
+
+def test_what_begins_later_begins_by_the_sites_clock() -> None:
+    """
+    A planned ad keeps its instant: by the site's zone, by an offset where it has no zone, by UTC where that is given.
+    """
+    later = {"status": "future", "date": "2027-07-02 03:04:05"}
+    [line_item] = tables(moved(ad(**later)))["line_item"]
+    assert line_item["starts"] == datetime.fromisoformat("2027-07-02T03:04:05+02:00")
+    offset = moved(ad(**later), site={**BERLIN, "timezone": "-03:30"})
+    assert tables(offset)["line_item"][0]["starts"] == datetime.fromisoformat("2027-07-02T03:04:05-03:30")
+    assert said(offset) == [
+        "the time zone: the export does not name the newsroom's: UTC is written, correct it in site.toml"
+    ]
+    exact = moved(ad(**later, date_gmt="2027-07-02 00:00:00"))
+    assert tables(exact)["line_item"][0]["starts"] == datetime(2027, 7, 2, tzinfo=UTC)
+    assert "starts" not in tables(moved(ad(date="2027-07-02 03:04:05")))["line_item"][0], "it is published already"
+    with pytest.raises(BadExport, match=r"ads\[0\] says '2027-13-02' as its date"):
+        moved(ad(status="future", date="2027-13-02"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"status": "draft"}, "is not published there (draft)"),
+        ({"status": "advanced_ads_expired"}, "has expired"),
+        ({"options": {**PLAIN, "type": "adsense"}}, "is an AdSense unit: AdSense's own code can be booked as a tag"),
+        ({"options": {**PLAIN, "type": "rabbit"}}, "is of the type 'rabbit', which is not known here"),
+        ({"content": "<?php echo 1;"}, "runs PHP when it is shown"),
+        ({"content": "Buy [product id='4']"}, "holds shortcodes of WordPress"),
+        ({"content": " \n"}, "is empty"),
+        ({"options": {"type": "image"}}, "is a picture whose file Advanced Ads does not name"),
+        ({"content": "x" * 70_000}, "is no HTML text of at most 65,536 characters"),
+        ({"options": {**PLAIN, "width": 99_999}}, "expected width x height in pixels"),
+    ],
+)
+def test_what_cannot_be_moved_is_left_and_said(changes: dict[str, Any], why: str) -> None:
+    """
+    Nothing of it is in the files, and the list says why in words.
+    """
+    found = moved({**ad(), **changes}, ad(id=13))
+    assert [slot["id"] for slot in tables(found)["slot"]] == [13]
+    [left] = found.left
+    assert left.what == 'ad 12 "Soup"'
+    assert why in left.why
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "creative", "notes"),
+    [
+        ({"url": "https://soup.example/"}, "<b>Soup</b>",
+         {"html": '<a href="{click_url}"><b>Soup</b></a>', "click_url": "https://soup.example/"}, []),
+        ({"url": "https://soup.example/"}, '<a href="%link%">Soup</a>',
+         {"html": '<a href="{click_url}">Soup</a>', "click_url": "https://soup.example/"}, []),
+        ({"tracking": {"link": "https://soup.example/"}}, "Soup",
+         {"html": '<a href="{click_url}">Soup</a>', "click_url": "https://soup.example/"}, []),
+        ({"url": "javascript:alert(1)"}, "Soup", {"html": "Soup"}, ["leads nowhere now"]),
+        ({"url": "https://soup.example/?ad=[AD_ID]"}, "Soup", {"html": "Soup"}, ["has placeholders"]),
+        ({}, '<a href="https://a.example/">A</a><a href="https://b.example/">B</a>',
+         {"html": '<a href="https://a.example/">A</a><a href="https://b.example/">B</a>'}, []),
+        ({}, "<script>run([1])</script>", {"kind": "tag", "html": "<script>run([1])</script>"}, ["third-party tag"]),
+        ({}, "<b onclick='x'>Soup</b>", {"kind": "tag"}, ["third-party tag"]),
+        ({}, '<p style="color:red">Soup</p>', {"kind": "html"}, ["its own styles are taken out"]),
+        ({"type": "content"}, "Hot\n\nsoup", {"html": "<p>Hot</p>\n<p>soup</p>"}, []),
+        ({"width": 0}, "Soup", {"size": "300x250"}, ["300x250 is assumed"]),
+        ({"width": "", "height": None}, '<img src="https://x.example/a.png" width="160px" height=600>',
+         {"size": "160x600"}, []),
+    ],
+)  # fmt: skip
+def test_what_it_shows_is_kept(
+    options: dict[str, Any], content: str, creative: dict[str, Any], notes: list[str]
+) -> None:
+    """
+    Links become counted ones, code becomes a tag, paragraphs stay; what is different then is said.
+    """
+    found = moved(ad({**PLAIN, **options}, content))
+    [made] = tables(found)["creative"]
+    assert {name: made[name] for name in creative} == creative
+    assert made.get("click_url") == creative.get("click_url", made.get("click_url"))
+    assert len(found.left) == len(notes)
+    assert all(note in left.why for note, left in zip(notes, found.left, strict=True))
+    assert tables(found)["site"].get("tags", False) == (made["kind"] == "tag")
+
+
+def png(width: int, height: int) -> bytes:
+    out = BytesIO()
+    Image.new("RGB", (width, height), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+PICTURE = {"id": 17, "url": "https://www.courier.example/wp-content/uploads/2026/soup.png", "width": 600, "height": 500,
+           "alt": 'A "hot" soup'}  # fmt: skip
+
+
+def test_pictures_are_shown_from_the_site_or_taken_along(tmp_path: Path) -> None:
+    """
+    Without the file it is markup that names the picture where it is; with it, it is a picture of ours, in its size.
+    """
+    options = {
+        "type": "image",
+        "url": "https://soup.example/",
+        "output": {"image_id": "17"},
+        "width": 300,
+        "height": 250,
+    }
+    given_ = export(ad(options, ""), media=[PICTURE])
+    [there] = tables(move(read_found(given_)))["creative"]
+    assert there["html"] == (
+        f'<a href="{{click_url}}"><img src="{PICTURE["url"]}" width="300" height="250"'
+        ' alt="A &quot;hot&quot; soup"></a>'
+    )
+    asked: list[str] = []
+
+    def read(url: str) -> bytes:
+        asked.append(url)
+        return png(600, 500)
+
+    along = move(read_found(given_), read)
+    assert asked == [PICTURE["url"]]
+    assert said(along) == []
+    [creative] = read_back(along, tmp_path).creatives
+    assert (creative.kind.value, creative.size, creative.image_size) == ("image", (300, 250), (600, 500))
+    assert creative.alt == 'A "hot" soup'
+
+    broken = move(read_found(given_), lambda _: b"GIF89a")
+    assert tables(broken)["creative"][0]["kind"] == "html"
+    assert "it is shown from the site instead" in broken.left[0].why
+
+
+def test_groups_and_placements_keep_their_names_and_weights() -> None:
+    """
+    Members by weight, 10 where none is kept; who has none, or was not moved, is not in it.
+    """
+    found = moved(
+        *(ad(id=n, groups=[5]) for n in (12, 13, 14)),
+        ad(id=15, status="draft", groups=[5]),
+        groups=[
+            {"id": 5, "name": "Side & rail", "options": {"type": "ordered", "ad_count": "all"},
+             "weights": {"12": "3", "13": 0, "15": 4}},
+            {"id": 6, "name": "Empty", "options": [], "weights": []},
+        ],
+        placements={
+            "top": {"type": "default", "name": "Top", "item": "ad_12", "options": []},
+            "rail": {"type": "sidebar_widget", "name": "Rail", "item": "group_5", "options": {"display": ["x"]}},
+            "gone": {"type": "default", "name": "Gone", "item": "ad_15"},
+            "none": {"type": "default", "name": "None", "item": ""},
+            "Loud": {"type": "default", "name": "Loud", "item": "ad_12"},
+            "hidden": {"type": "default", "name": "Hidden", "item": "ad_12", "status": "draft"},
+        },
+    )  # fmt: skip
+    all_of_it = tables(found)
+    assert all_of_it["group"] == [
+        {"id": "5", "name": "Side & rail", "slots": [{"slot": 12, "weight": 3}, {"slot": 14, "weight": 10}]}
+    ]
+    assert all_of_it["placement"] == [
+        {"id": "top", "name": "Top", "slot": 12},
+        {"id": "rail", "name": "Rail", "group": "5"},
+    ]
+    assert [left.what for left in found.left] == [
+        'ad 15 "Soup"',
+        'group 5 "Side & rail"', 'group 5 "Side & rail"', 'group 6 "Empty"',
+        'placement rail "Rail"', 'placement rail "Rail"', 'placement gone "Gone"', 'placement none "None"',
+        'placement Loud "Loud"', 'placement hidden "Hidden"',
+    ]  # fmt: skip
+    assert '[the_ad_placement id="rail"]' in found.left[4].why
+
+
+def test_limits_become_goals() -> None:
+    """
+    The tracking add-on's limit of impressions or clicks is a goal, counted from 0; a second one has no equal.
+    """
+    both = {"impression_limit": "5000", "click_limit": 9}
+    found = moved(ad({**PLAIN, "expiry_date": 1893456000, "tracking": both}, date="2026-01-02 03:04:05"))
+    [line_item] = tables(found)["line_item"]
+    assert (line_item["goal"], line_item["pacing"]) == ({"impressions": 5000}, "even")
+    assert line_item["starts"] == datetime.fromisoformat("2026-01-02T03:04:05+01:00"), "when it was published"
+    assert len(found.left) == 2
+    [soon] = tables(moved(ad({**PLAIN, "tracking": {"click_limit": 9, "impression_limit": ""}})))["line_item"]
+    assert (soon["goal"], soon["pacing"]) == ({"clicks": 9}, "asap")
+
+
+def test_there_may_be_nothing() -> None:
+    """
+    No ads give the site alone, and the second of two ads with one id is left.
+    """
+    assert list(moved().files) == ["site.toml"]
+    twice = moved(ad(), ad(title="Again"))
+    assert said(twice) == ['ad 12 "Again": another ad has the same id']
+
+
+_WORDS = st.sampled_from(
+    [
+        "",
+        "x",
+        "<b>x</b>",
+        "[x]",
+        "%link%",
+        "https://a.example/",
+        "{click_url}",
+        '"""',
+        "7",
+        "\\ud800",
+        "\\0",
+        "é\\u202e",
+    ]
+)
+_LOOSE = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(), _WORDS)
+_VALUES = st.one_of(_LOOSE, st.lists(_LOOSE, max_size=2), st.dictionaries(_WORDS, _LOOSE, max_size=2))
+_CONDITIONS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["mobile", "tablet", "geo_targeting", "request_uri", "loggedin", ""])},
+        optional={
+            "operator": st.sampled_from(["is", "is_not", "start"]),
+            "value": _VALUES,
+            "country": st.sampled_from(["de", "AT", "x"]),
+            "connector": st.sampled_from(["and", "or"]),
+        },
+    ),
+    max_size=3,
+)
+_OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["plain", "content", "image", "adsense"]),
+        "conditions": _CONDITIONS,
+        "visitors": st.one_of(_CONDITIONS, _VALUES),
+        **dict.fromkeys(("url", "width", "height", "expiry_date", "weekdays", "tracking", "output"), _VALUES),
+    },
+)
+_ADS = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.integers(1, 5)},
+        optional={
+            "title": _WORDS,
+            "content": _WORDS,
+            "status": st.sampled_from(["publish", "draft", "future"]),
+            "date": st.just("2027-01-02 03:04:05"),
+            "options": st.one_of(_OPTIONS, _VALUES),
+            "groups": st.lists(st.integers(1, 5), max_size=2),
+        },
+    ),
+    max_size=4,
+)
+_GROUPS = st.lists(
+    st.fixed_dictionaries({"id": st.integers(1, 5)}, optional={"weights": _VALUES, "options": _VALUES, "name": _WORDS}),
+    max_size=3,
+)
+_PLACEMENTS = st.dictionaries(
+    _WORDS,
+    st.fixed_dictionaries({}, optional={"item": st.sampled_from(["ad_1", "group_1", "x"]), "options": _VALUES}),
+    max_size=3,
+)
+_EXPORTS = st.fixed_dictionaries(
+    {"advanced_ads_export": st.just(1), "ads": _ADS},
+    optional={"groups": _GROUPS, "placements": st.one_of(_PLACEMENTS, _VALUES), "site": _VALUES, "media": _VALUES},
+)
+
+
+@given(_EXPORTS)
+def test_whatever_it_holds_what_is_written_is_good(tmp_path_factory: pytest.TempPathFactory, found: Any) -> None:
+    """
+    Every export becomes files that `check` finds good, and each ad is in them or in the list.
+    """
+    made = move(read_found(found))
+    slots = {slot["id"] for slot in tables(made).get("slot", ())}
+    for one in found["ads"]:
+        assert one["id"] in slots or any(left.what.startswith(f"ad {one['id']}") for left in made.left)
+    if slots:
+        document = read_back(made, tmp_path_factory.mktemp("moved"))
+        assert {slot.id for slot in document.slots} == slots
