@@ -44,6 +44,23 @@ _READ_S = 0.2
 """How long a tick reads days gone by, where a goal is new; the others are planned meanwhile."""
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What a worker has heard, a second ago at most, and expects of *slots*: for who asks what is to come."""
+
+    heard: Heard
+    outlook: Outlook
+    slots: frozenset[int]
+    day: int
+
+    def covers(self, planner: Planner, catalog: Catalog, today: int) -> bool:
+        """Whether it holds all that *catalog*'s goals are planned by. A draft may have goals that nobody else has."""
+        return (
+            today == self.day
+            and planner.slots <= self.slots
+            and all(one.id in self.heard.whole for one in catalog.goals)
+        )
+
+
 class Pacer:
     """One worker's pace, for `decide`. In the event loop only.
 
@@ -85,6 +102,14 @@ class Pacer:
     def outlook(self) -> Outlook | None:
         """The traffic that is expected of slots with goals; None before it was read."""
         return self._outlook
+
+    @property
+    def known(self) -> Known | None:
+        """What it has heard and expects; None before it has, and while the store is away."""
+        if self._heard is None or self._outlook is None or self._learned is None or self.trouble:
+            return None
+        today, slots = self._learned
+        return Known(self._heard, self._outlook, slots, today)
 
     async def run(self, current: Callable[[], Catalog], url: str, stopping: asyncio.Event) -> None:
         """Keep the pace of *current*'s catalog until *stopping* is set."""
@@ -191,9 +216,12 @@ class Pacer:
             self._recent_at = time.monotonic()
 
 
-async def read_pace(store: Store, catalog: Catalog, now: float, at: float | None = None) -> Pace:
+async def read_pace(
+    store: Store, catalog: Catalog, now: float, at: float | None = None, known: Known | None = None
+) -> Pace:
     """The pace that a worker keeps now, or kept or will keep *at* another instant, for who only asks.
 
+    A worker that asks says what it has *known*, so that what is to come needs no reading of all the days gone by.
     Raises StoreUnavailable or StoreRefused.
     """
     if not catalog.goals:
@@ -203,6 +231,13 @@ async def read_pace(store: Store, catalog: Catalog, now: float, at: float | None
     days, planner, delivered = Days(catalog.document.site.time_zone), Planner({}), Delivered()
     planner.follow(catalog)
     today, _ = days.locate(now)
+    if known is not None and at is not None and not was and known.covers(planner, catalog, today):
+        heard = msgspec.structs.replace(
+            known.heard, seen={}, workers=1, place=0, others=tuple((await read_workers(store, now)).values())
+        )
+        outlook = known.outlook.again(catalog.week)
+        planner.plan(heard, outlook, now, days)
+        return planner.project(heard, outlook, now, at, days) if at > now else planner.pace
     slots = sorted(planner.slots)
     await delivered.refresh(store, catalog, days, now)
     outlook = await with_young(store, await read_outlook(store, catalog, today, slots), slots, days, now)

@@ -110,7 +110,9 @@ class Previews:
                         raise BadQuery("Parameter 'at' lies before the first version that was published.")
                     document, number = version.document, version.number
                 catalog = await asyncio.to_thread(narrow, document, number, slots(document))
-                return Moment(catalog, instant, await read_pace(store, catalog, now, instant))
+                return Moment(
+                    catalog, instant, await read_pace(store, catalog, now, instant, self._answering.pacer.known)
+                )
         except (StoreUnavailable, StoreRefused):
             raise BadQuery("Another instant cannot be looked at while the store is away.", 503) from None
 

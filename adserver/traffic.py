@@ -73,6 +73,12 @@ class Outlook:
         self._sums: dict[tuple[tuple[int, ...], Spans], list[list[float]]] = {}
         self._wholes: dict[tuple[tuple[int, ...], Spans, float, float, Gaps], float] = {}
 
+    def again(self, clock: Week) -> "Outlook":
+        """The same for who only asks: what it works out is its own."""
+        found = Outlook(self.weeks, clock, self.young)
+        found._near, found._far, found._near_until = self._near, self._far, self._near_until
+        return found
+
     def correct(self, near: Mapping[int, float], far: Mapping[int, float], now: float) -> None:
         """Correct each slot by its last hour, until an hour from *now*, and by its last day: 1 is as usual."""
         self._near, self._far, self._near_until = near, far, now + _NEAR_S

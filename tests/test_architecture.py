@@ -216,8 +216,8 @@ JOINED = {
     " versions",
     "accounts": "asking columns console.audit console.links console.people settings store",
     "importing": "advanced_ads.kept advanced_ads.move config_files settings",
-    "cli": "__init__ accounts archive asking columns config_files importing publish reconcile reporting salvage settings"
-    " store supervisor torture.command torture.manual",
+    "cli": "__init__ accounts archive asking columns config_files importing publish reconcile reporting salvage"
+    " settings store supervisor torture.command torture.manual",
     "__main__": "cli",
     "__init__": "",
 }
