@@ -418,37 +418,44 @@ class _Ads(dict[bytes, Ad]):
 
     __slots__ = ("_books", "_places")
 
-    def __init__(self, places: Mapping[bytes, int], books: _Books) -> None:
+    def __init__(self, places: "_Places", books: _Books) -> None:
         self._places, self._books = places, books
 
     def __missing__(self, key: bytes) -> Ad:
-        for booking in self._books[self._places[key]].all:
+        for booking in self._books[self._places[key[0]][key]].all:
             self.update((ad.key, ad) for ad in booking.ads)
         return self[key]
 
     def get(self, key: bytes, default: Any = None) -> Any:
-        return self[key] if key in self._places else default
+        return self[key] if key and key in self._places[key[0]] else default
 
     def keys(self) -> Any:
-        return self._places.keys()
+        return {key for part in self._places for key in part}
 
     def values(self) -> Any:
-        return [self[key] for key in self._places]
+        return [self[key] for key in self.keys()]
+
+
+_Places = tuple[dict[bytes, int], ...]
+"""The slot of each ad's key, by the key's first byte: a single dict of 100,000 grows in steps of 5 ms, in which nobody
+else gets the interpreter.
+"""
 
 
 def _places(
     document: Document, slots: Mapping[int, Slot], creatives: Mapping[str, Creative]
-) -> tuple[dict[int, list[LineItem]], dict[bytes, int]]:
+) -> tuple[dict[int, list[LineItem]], _Places]:
     """Each slot's line items, and the slot of each ad's key. Raises KeyError for a name that leads nowhere."""
     items: dict[int, list[LineItem]] = {slot: [] for slot in slots}
-    places: dict[bytes, int] = {}
+    places: _Places = tuple({} for _ in range(256))
     for line_item in document.line_items:
         mine = [creatives[name] for name in line_item.creatives]
         for slot in line_item.slots:
             items[slot].append(line_item)
             for creative in mine:
                 if creative.weight and fits(creative, slots[slot]):
-                    places[ad_key(ad_name(slot, line_item.id, creative.id))] = slot
+                    key = ad_key(ad_name(slot, line_item.id, creative.id))
+                    places[key[0]][key] = slot
     return items, places
 
 

@@ -56,7 +56,7 @@ class Summary(Struct, frozen=True, kw_only=True):
 _PLAIN = b"{"
 _LINES = b"x"
 """How a large version begins that was stored as lines compressed together, before each part was apart."""
-_PART = 500
+_PART = 200
 """Entries in one part of a large version: decoding a part holds up nobody for more than some milliseconds."""
 FARTHEST_S = 400 * 86_400.0
 """How far from now another instant may be that somebody asks about."""
