@@ -120,6 +120,10 @@ class Edition:
         self._ready: dict[tuple[bytes, str, bool], Ready] = {}
         self._empty: dict[tuple[int, str, str, bool], Empty] = {}
 
+    def parts(self) -> list[list[Any]]:
+        """All that there are many of in it, as `Catalog.parts`."""
+        return [list(self.slots), list(self.pages), list(self.pages.values()), list(self._ready.values())]
+
     def unasked(self, asks: Iterable[SlotId | Group], context: Context = UNKNOWN) -> Context:
         """*context* of a page whose reader has consented to nothing, as far as that matters to what it asks for."""
         return context if self.catalog.third_party.isdisjoint(slots_of(asks)) else withhold(context)
@@ -212,7 +216,8 @@ class Answering:
         """Seconds the wall clock has jumped since this worker began; 0 while it goes like the steady one."""
         self._coming: Edition | None = None
         live.preparing.append(self._prepare)
-        self._renew()
+        self._edition = Edition(live.current, public_url)
+        self._days = Days(live.current.document.site.time_zone)
 
     def write_to(self, journal: Ledger) -> None:
         """The worker goes on in another journal: see `turnover`."""
@@ -224,6 +229,7 @@ class Answering:
     def _renew(self) -> None:
         coming, self._coming = self._coming, None
         current = self._live.current
+        self._live.leaving += self._edition.parts()
         self._edition = coming if coming and coming.catalog is current else Edition(current, self._public_url)
         self._days = Days(self._live.current.document.site.time_zone)
 

@@ -307,6 +307,12 @@ class Catalog:
     def __repr__(self) -> str:
         return f"<Catalog version {self.version}, {len(self.slots)} slots, {len(self.document.line_items)} line items>"
 
+    def parts(self) -> list[list[Any]]:
+        """All that there are many of in it. Who holds these drops a catalog at once, and then them bit by bit."""
+        document, books, ads = self.document, self.bookings, self.by_key
+        tables = (getattr(document, name) for name in document.__struct_fields__ if name != "site")
+        return [*map(list, tables), *_parts(books), *_parts(ads)]
+
     def is_open(self, booking: Booking, now: float) -> bool:
         """Whether *now* is within the booking's hours of the week."""
         return not booking.hours or hours.holds(booking.hours, self.week.minute(now))
@@ -342,6 +348,10 @@ class Limit(Struct, frozen=True):
     def field(self) -> str:
         """Whose views it looks at: `line_item:spring-sale`."""
         return f"{self.level}:{self.id}"
+
+
+def _parts(made: Mapping[Any, Any]) -> list[list[Any]]:
+    return made.parts() if isinstance(made, _Books | _Ads) else []
 
 
 def _limits(
@@ -395,6 +405,9 @@ class _Books(dict[int, Bookings]):
     def values(self) -> Any:
         return [self[slot] for slot in self._slots]
 
+    def parts(self) -> list[list[Any]]:
+        return [list(super().values()), list(self._items.values()), list(self._made.values())]
+
     def _book(self, slot: Slot, line_item: LineItem) -> Booking | None:
         ready = self._made.get(line_item.id)
         if ready is None:
@@ -434,6 +447,9 @@ class _Ads(dict[bytes, Ad]):
 
     def values(self) -> Any:
         return [self[key] for key in self.keys()]
+
+    def parts(self) -> list[list[Any]]:
+        return [list(super().values()), list(self._places)]
 
 
 _Places = tuple[dict[bytes, int], ...]
