@@ -6,7 +6,7 @@ before its answer leaves; a request that cannot be journalled is answered all th
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import Any
 
@@ -32,6 +32,7 @@ from adserver.pacing import Pace
 from adserver.readers import Readers, agrees
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
+from adserver.steps import Steps, at_once, pieces
 from adserver.targeting import UNKNOWN, Context, withheld, withhold
 from adserver.token import Mint, Token
 
@@ -105,14 +106,27 @@ class Edition:
     """A catalog with what serving remembers of it: slots by the bytes of their ids, snippets made so far."""
 
     def __init__(self, catalog: Catalog, public_url: str) -> None:
+        at_once(self._make(catalog, public_url))
+
+    @classmethod
+    def making(cls, catalog: Catalog, public_url: str) -> Steps["Edition"]:
+        """The edition of a catalog, in steps."""
+        made = cls.__new__(cls)
+        yield from made._make(catalog, public_url)
+        return made
+
+    def _make(self, catalog: Catalog, public_url: str) -> Steps[None]:
         self.catalog = catalog
-        self.slots = {str(slot).encode(): SlotId(slot) for slot in catalog.slots}
-        self.pages = {
-            b"/ads/%d" % slot: Page((SlotId(slot),), context=self.unasked((SlotId(slot),)))
-            for slot in catalog.slots
-            if slot not in catalog.about_readers
-        }
-        self.asks = find_asks(catalog.document)
+        self.slots: dict[bytes, SlotId] = {}
+        self.pages: dict[bytes, Page] = {}
+        for slots in pieces(tuple(catalog.slots)):
+            for number in slots:
+                slot = SlotId(number)
+                self.slots[b"%d" % slot] = slot
+                if slot not in catalog.about_readers:
+                    self.pages[b"/ads/%d" % slot] = Page((slot,), context=self.unasked((slot,)))
+            yield
+        self.asks = yield from _finding_asks(catalog.document)
         self._plain = len(self.pages)
         self.requests = _Requests()
         self._filled: dict[int, Both] = {}
@@ -120,9 +134,11 @@ class Edition:
         self._ready: dict[tuple[bytes, str, bool], Ready] = {}
         self._empty: dict[tuple[int, str, str, bool], Empty] = {}
 
-    def parts(self) -> list[list[Any]]:
+    def parts(self) -> Iterator[list[Any]]:
         """All that there are many of in it, as `Catalog.parts`."""
-        return [list(self.slots), list(self.pages), list(self.pages.values()), list(self._ready.values())]
+        many: tuple[Iterable[Any], ...] = self.slots, self.pages, self.pages.values(), self.asks, self._ready.values()
+        for part in many:
+            yield list(part)
 
     def unasked(self, asks: Iterable[SlotId | Group], context: Context = UNKNOWN) -> Context:
         """*context* of a page whose reader has consented to nothing, as far as that matters to what it asks for."""
@@ -167,8 +183,15 @@ class Edition:
 
 def find_asks(document: Document) -> Asks:
     """What each shortcode asks for, by its name and its id: a closed list, so that no id is ever parsed."""
+    return at_once(_finding_asks(document))
+
+
+def _finding_asks(document: Document) -> Steps[Asks]:
     groups = {group.id: group for group in document.groups}
-    asks: Asks = {("the_ad", str(slot.id)): slot.id for slot in document.slots}
+    asks: Asks = {}
+    for slots in pieces(document.slots):
+        asks.update((("the_ad", str(slot.id)), slot.id) for slot in slots)
+        yield
     asks |= {("the_ad_group", id_): group for id_, group in groups.items()}
     for placement in document.placements:
         target = groups[placement.group] if placement.group else placement.slot
@@ -223,13 +246,13 @@ class Answering:
         """The worker goes on in another journal: see `turnover`."""
         self._journal = journal
 
-    def _prepare(self, catalog: Catalog) -> None:
-        self._coming = Edition(catalog, self._public_url)
+    def _prepare(self, catalog: Catalog) -> Steps[None]:
+        self._coming = yield from Edition.making(catalog, self._public_url)
 
     def _renew(self) -> None:
         coming, self._coming = self._coming, None
         current = self._live.current
-        self._live.leaving += self._edition.parts()
+        self._live.leaving.append(self._edition)
         self._edition = coming if coming and coming.catalog is current else Edition(current, self._public_url)
         self._days = Days(self._live.current.document.site.time_zone)
 

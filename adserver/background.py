@@ -4,10 +4,17 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from adserver.steps import Steps
 
 log = logging.getLogger(__name__)
+
+_STEPS_S = 0.0005
+_T = TypeVar("_T")
 
 Loop = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set, then finishes what it must and returns."""
@@ -58,3 +65,16 @@ async def wait_for_any(timeout_s: float | None, *events: asyncio.Event) -> None:
     finally:
         for task in sleeping:
             task.cancel()
+
+
+async def in_steps(work: Steps[_T]) -> _T:
+    """What *work* returns. Between its steps requests are answered: none waits for it longer than a step takes."""
+    while True:
+        until = time.perf_counter() + _STEPS_S
+        try:
+            while time.perf_counter() < until:
+                next(work)
+        except StopIteration as done:
+            found: _T = done.value
+            return found
+        await asyncio.sleep(0)

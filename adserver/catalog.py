@@ -7,7 +7,7 @@ three names: every worker and every machine gives it the same key without asking
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Any
@@ -40,7 +40,8 @@ from adserver.model import (
     Targeting,
     WhenEmpty,
 )
-from adserver.pauses import find_pauses, in_force, is_paused, section_fact, why
+from adserver.pauses import finding_pauses, in_force, is_paused, section_fact, why
+from adserver.steps import AT_ONCE, Steps, at_once, pieces
 from adserver.targeting import PREFERRED, Context, Target
 
 PRIORITIES = tuple(Priority)
@@ -266,52 +267,70 @@ class Catalog:
     )
 
     def __init__(self, document: Document, version: int) -> None:
+        at_once(self._make(document, version))
+
+    @classmethod
+    def making(cls, document: Document, version: int) -> Steps["Catalog"]:
+        """The catalog of a document, in steps."""
+        made = cls.__new__(cls)
+        yield from made._make(document, version)
+        return made
+
+    def _make(self, document: Document, version: int) -> Steps[None]:
         self.document = document
         self.version = version
-        self.slots: Mapping[int, Slot] = {slot.id: slot for slot in document.slots}
-        self.groups: Mapping[str, Group] = {group.id: group for group in document.groups}
-        self.placements: Mapping[str, Placement] = {placement.id: placement for placement in document.placements}
-        self.advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
+        self.slots: Mapping[int, Slot] = yield from _by_id(document.slots)
+        self.groups: Mapping[str, Group] = yield from _by_id(document.groups)
+        self.placements: Mapping[str, Placement] = yield from _by_id(document.placements)
+        self.advertisers: Mapping[str, Advertiser] = yield from _by_id(document.advertisers)
         self.level_3 = frozenset(advertiser.id for advertiser in document.advertisers if advertiser.count_level == 3)
-        self.campaigns = {campaign.id: campaign for campaign in document.campaigns}
+        self.campaigns: Mapping[str, Campaign] = yield from _by_id(document.campaigns)
         self.week = hours.Week(document.site.time_zone)
-        self.goals = tuple(line_item for line_item in document.line_items if line_item.goal)
-        self.measured = tuple(one for one in document.line_items if one.goal or one.rotation is Rotation.OPTIMISED)
+        creatives: Mapping[str, Creative] = yield from _by_id(document.creatives)
+        tags = {one.id for one in document.creatives if one.kind is Kind.TAG}
+        goals, measured = list[LineItem](), list[LineItem]()
+        about_readers, tagged = set[SlotId](), {slot.id for slot in document.slots if slot.passback}
+        yield
+        for line_items in pieces(document.line_items):
+            for one in line_items:
+                if one.goal:
+                    goals.append(one)
+                if one.goal or one.rotation is Rotation.OPTIMISED:
+                    measured.append(one)
+                if one.targeting and _asks_of_readers(one.targeting):
+                    about_readers.update(one.slots)
+                if tags and not tags.isdisjoint(one.creatives):
+                    tagged.update(one.slots)
+            yield
+        self.goals = tuple(goals)
+        self.measured = tuple(measured)
         """The line items whose deliveries deciding goes by."""
-        self.caps: Mapping[str, tuple[Limit, ...]] = _limits(document, self.campaigns, self.advertisers)
-        self.pauses: Mapping[str, tuple[Pause, ...]] = find_pauses(document)
+        self.about_readers = frozenset(about_readers)
+        """The slots of line items for some devices or countries only, which a request's headers may tell."""
+        self.third_party = frozenset(tagged)
+        """The slots where another party's markup may stand, which takes the reader's consent."""
+        self.caps: Mapping[str, tuple[Limit, ...]] = yield from _limits(document, self.campaigns, self.advertisers)
+        self.pauses: Mapping[str, tuple[Pause, ...]] = yield from finding_pauses(document)
         """Of the line items that have any, by id."""
         self.sections = tuple(pause for pause in document.pauses if pause.section is not None)
         """The pauses of sections."""
-        creatives = {creative.id: creative for creative in document.creatives}
-        items, places = _places(document, self.slots, creatives)
+        items, places = yield from _places(document, self.slots, creatives)
         of = {one.id: self.advertisers[one.advertiser] for one in document.campaigns}
         books = _Books(self.slots, items, creatives, of, self.caps, self.week, self.pauses, self.sections)
         self.bookings: Mapping[int, Bookings] = books
         self.by_key: Mapping[bytes, Ad] = _Ads(places, books)
-        self.about_readers = frozenset(
-            slot
-            for one in document.line_items
-            if one.targeting and _asks_of_readers(one.targeting)
-            for slot in one.slots
-        )
-        """The slots of line items for some devices or countries only, which a request's headers may tell."""
-        tags = {one.id for one in document.creatives if one.kind is Kind.TAG}
-        tagged = (one.slots for one in document.line_items if tags and not tags.isdisjoint(one.creatives))
-        self.third_party = frozenset(slot for slots in tagged for slot in slots) | {
-            slot.id for slot in document.slots if slot.passback
-        }
-        """The slots where another party's markup may stand, which takes the reader's consent."""
         self.assets = frozenset(name for creative in document.creatives for name in creative.files)
 
     def __repr__(self) -> str:
         return f"<Catalog version {self.version}, {len(self.slots)} slots, {len(self.document.line_items)} line items>"
 
-    def parts(self) -> list[list[Any]]:
-        """All that there are many of in it. Who holds these drops a catalog at once, and then them bit by bit."""
-        document, books, ads = self.document, self.bookings, self.by_key
-        tables = (getattr(document, name) for name in document.__struct_fields__ if name != "site")
-        return [*map(list, tables), *_parts(books), *_parts(ads)]
+    def parts(self) -> Iterator[list[Any]]:
+        """All that there are many of in it. Who holds these lets go of the catalog at once, and of them bit by bit."""
+        document = self.document
+        yield from (list(getattr(document, name)) for name in document.__struct_fields__ if name != "site")
+        for made in (self.bookings, self.by_key):
+            if isinstance(made, _Books | _Ads):
+                yield from made.parts()
 
     def is_open(self, booking: Booking, now: float) -> bool:
         """Whether *now* is within the booking's hours of the week."""
@@ -350,24 +369,30 @@ class Limit(Struct, frozen=True):
         return f"{self.level}:{self.id}"
 
 
-def _parts(made: Mapping[Any, Any]) -> list[list[Any]]:
-    return made.parts() if isinstance(made, _Books | _Ads) else []
+def _by_id(rows: Sequence[Any]) -> Steps[dict[Any, Any]]:
+    found: dict[Any, Any] = {}
+    for part in pieces(rows):
+        found.update((one.id, one) for one in part)
+        yield
+    return found
 
 
 def _limits(
     document: Document, campaigns: Mapping[str, Campaign], advertisers: Mapping[str, Advertiser]
-) -> dict[str, tuple[Limit, ...]]:
+) -> Steps[dict[str, tuple[Limit, ...]]]:
     """Every cap a line item is under, by line item: its own, its campaign's and its advertiser's."""
     found = {}
     above = {one.id for one in document.campaigns if one.frequency or advertisers[one.advertiser].frequency}
-    for line_item in document.line_items:
-        campaign = campaigns[line_item.campaign]
-        if not line_item.frequency and campaign.id not in above:
-            continue
-        advertiser = advertisers[campaign.advertiser]
-        owners = (("line_item", line_item), ("campaign", campaign), ("advertiser", advertiser))
-        if limits := tuple(Limit(level, one.id, cap) for level, one in owners for cap in one.frequency):
-            found[line_item.id] = limits
+    for line_items in pieces(document.line_items):
+        for line_item in line_items:
+            campaign = campaigns[line_item.campaign]
+            if not line_item.frequency and campaign.id not in above:
+                continue
+            advertiser = advertisers[campaign.advertiser]
+            owners = (("line_item", line_item), ("campaign", campaign), ("advertiser", advertiser))
+            if limits := tuple(Limit(level, one.id, cap) for level, one in owners for cap in one.frequency):
+                found[line_item.id] = limits
+        yield
     return found
 
 
@@ -405,8 +430,10 @@ class _Books(dict[int, Bookings]):
     def values(self) -> Any:
         return [self[slot] for slot in self._slots]
 
-    def parts(self) -> list[list[Any]]:
-        return [list(super().values()), list(self._items.values()), list(self._made.values())]
+    def parts(self) -> Iterator[list[Any]]:
+        yield list(super().values())
+        yield list(self._items.values())
+        yield list(self._made.values())
 
     def _book(self, slot: Slot, line_item: LineItem) -> Booking | None:
         ready = self._made.get(line_item.id)
@@ -448,8 +475,9 @@ class _Ads(dict[bytes, Ad]):
     def values(self) -> Any:
         return [self[key] for key in self.keys()]
 
-    def parts(self) -> list[list[Any]]:
-        return [list(super().values()), list(self._places)]
+    def parts(self) -> Iterator[list[Any]]:
+        yield list(super().values())
+        yield list(self._places)
 
 
 _Places = tuple[dict[bytes, int], ...]
@@ -460,10 +488,11 @@ else gets the interpreter.
 
 def _places(
     document: Document, slots: Mapping[int, Slot], creatives: Mapping[str, Creative]
-) -> tuple[dict[int, list[LineItem]], _Places]:
+) -> Steps[tuple[dict[int, list[LineItem]], _Places]]:
     """Each slot's line items, and the slot of each ad's key. Raises KeyError for a name that leads nowhere."""
     items: dict[int, list[LineItem]] = {slot: [] for slot in slots}
     places: _Places = tuple({} for _ in range(256))
+    made = 0
     for line_item in document.line_items:
         mine = [creatives[name] for name in line_item.creatives]
         for slot in line_item.slots:
@@ -472,6 +501,9 @@ def _places(
                 if creative.weight and fits(creative, slots[slot]):
                     key = ad_key(ad_name(slot, line_item.id, creative.id))
                     places[key[0]][key] = slot
+                made += 1  # one line item may have 100,000 ads
+                if made % AT_ONCE == 0:
+                    yield
     return items, places
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from adserver.documents import Document
 from adserver.hours import merge
 from adserver.model import PAUSED, Pause
+from adserver.steps import Steps, at_once, pieces
 
 Gaps = tuple[tuple[float, float], ...]
 """Stretches of time in which nothing shows: begin and end of each in Unix seconds, in order, none touching the next."""
@@ -21,22 +22,31 @@ def find_pauses(document: Document) -> dict[str, tuple[Pause, ...]]:
     """The pauses of each line item that has any: its own, its advertiser's, its categories'. Those of sections are in
     none. Raises KeyError for a name that leads nowhere.
     """
-    found: dict[tuple[str, str], list[Pause]] = {}
+    return at_once(finding_pauses(document))
+
+
+def finding_pauses(document: Document) -> Steps[dict[str, tuple[Pause, ...]]]:
+    """The same in steps."""
+    targets: dict[tuple[str, str], list[Pause]] = {}
     for pause in document.pauses:
         for target in _targets(pause):
-            found.setdefault(target, []).append(pause)
-    if not any(kind != "section" for kind, _ in found):
+            targets.setdefault(target, []).append(pause)
+    if not any(kind != "section" for kind, _ in targets):
         return {}
-    of_advertiser = {
-        one.id: _of(found, ("advertiser", one.id), *(("category", name) for name in one.categories))
-        for one in document.advertisers
-    }
+    of_advertiser: dict[str, tuple[Pause, ...]] = {}
+    for advertisers in pieces(document.advertisers):
+        for one in advertisers:
+            named = (("category", name) for name in one.categories)
+            of_advertiser[one.id] = _of(targets, ("advertiser", one.id), *named)
+        yield
     of_campaign = {one.id: of_advertiser[one.advertiser] for one in document.campaigns}
-    return {
-        one.id: pauses
-        for one in document.line_items
-        if (pauses := _of(found, ("line_item", one.id)) + of_campaign[one.campaign])
-    }
+    found: dict[str, tuple[Pause, ...]] = {}
+    for line_items in pieces(document.line_items):
+        for item in line_items:
+            if pauses := _of(targets, ("line_item", item.id)) + of_campaign[item.campaign]:
+                found[item.id] = pauses
+        yield
+    return found
 
 
 def take_pauses(document: Document, pauses: Iterable[Pause]) -> Document:

@@ -8,32 +8,38 @@ import asyncio
 import gc
 import logging
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from adserver import metrics, versions
-from adserver.background import wait_for_any
+from adserver.background import in_steps, wait_for_any
 from adserver.catalog import Ad, Catalog
 from adserver.config_files import Files, read_config
 from adserver.documents import Document
 from adserver.errors import ConfigError, Conflict, StoreRefused, StoreUnavailable
 from adserver.publish import read_assets
 from adserver.settings import Settings
+from adserver.steps import Steps, at_once
 from adserver.store import Store, open_store
 from adserver.versions import Version
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-_AT_ONCE = 200
-_REST_S = 0.0005
+_LET_GO = 20
+"""Parts of a catalog that is gone in one step; some are tables of their own."""
 RETIRED = 4
 """How many versions back a click still finds its creative: pages of the last hours carry their tokens."""
+
+
+class Large(Protocol):
+    """Something with so many parts that to let go of all at once would take long."""
+
+    def parts(self) -> Iterator[list[Any]]: ...
 
 
 class LiveCatalog:
@@ -42,13 +48,13 @@ class LiveCatalog:
     def __init__(self, on_change: Callable[[Catalog], None] = lambda _: None) -> None:
         self.current = Catalog(Document(), 0)
         self.assets: dict[str, bytes] = {}
-        self.preparing: list[Callable[[Catalog], None]] = []
-        """Called with a catalog before it goes live, in a thread beside the requests."""
+        self.preparing: list[Callable[[Catalog], Steps[None]]] = []
+        """What is done with a catalog before it goes live, in steps beside the requests."""
         self.trouble: str | None = None
         self.confirmed = False
         """Whether the store was seen to hold this very version: it may have another one under the same number."""
-        self.leaving: list[list[Any]] = []
-        """What catalogs that are gone were made of, to be let go of bit by bit."""
+        self.leaving: list[Large] = []
+        """Catalogs that are gone, and what was made of them: to be let go of bit by bit."""
         self._version: Version | None = None
         self._retired: list[Catalog] = []
         self._on_change = on_change
@@ -75,7 +81,7 @@ class LiveCatalog:
         if self.loaded and catalog is not self.current:
             self._retired.append(self.current)
             while len(self._retired) > RETIRED:
-                self.leaving += self._retired.pop(0).parts()
+                self.leaving.append(self._retired.pop(0))
         named = {name for one in (catalog, *self._retired) for name in one.assets}
         self.assets = {name: data for name, data in {**self.assets, **assets}.items() if name in named}
         self._version = version
@@ -129,8 +135,7 @@ async def follow_loop(live: LiveCatalog, settings: Settings, stopping: asyncio.E
 async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
     """Have *live* serve the store's live version; False when the store has none."""
     if live.leaving:
-        parts, live.leaving = live.leaving, []
-        await asyncio.to_thread(let_go, parts)
+        await in_steps(letting_go(live.leaving))
     number = await versions.live_number(store)
     if number == 0:
         live.confirmed = False
@@ -140,10 +145,10 @@ async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
     data = await versions.read_raw(store, number)
     if data is None:
         raise StoreRefused(f"version {number} is live, and the store does not have it; publish again")
-    with _gently():
-        version = await asyncio.to_thread(versions.decode, data)
+    with _no_garbage():
+        version = await in_steps(versions.decoding(data))
         same = number == live.current.version and version.document == live.current.document
-        catalog = live.current if same else await asyncio.to_thread(_prepare, live, version, number)
+        catalog = live.current if same else await in_steps(_preparing(live, version, number))
     assets = await _fetch_assets(live, store, settings, catalog)
     live.swap(version, catalog, assets)
     live.confirmed = True
@@ -154,45 +159,42 @@ async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
 
 
 @contextmanager
-def _gently() -> Iterator[None]:
-    """Have a thread give way to requests fifty times as often as usual, and no garbage be looked for meanwhile.
-
-    What a large catalog is made of is not looked through again afterwards: it lives until the next one comes.
+def _no_garbage() -> Iterator[None]:
+    """Have no garbage looked for meanwhile: what a large catalog is made of lives until the next one comes, and to look
+    through it takes long.
     """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(before / 50)
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
         gc.enable()
-        sys.setswitchinterval(before)
 
 
-def let_go(parts: list[list[Any]]) -> None:
-    """Empty the lists, a little at a time: to let go of 100,000 line items at once takes 40 ms, in which nobody else
-    gets the interpreter.
-    """
-    for part in parts:
-        while part:
-            del part[-_AT_ONCE:]
-            time.sleep(_REST_S)
+def letting_go(leaving: list[Large]) -> Steps[None]:
+    """Let go of each of them, a little at a time: to do so at once takes 40 ms for 100,000 line items."""
+    while leaving:
+        parts = []
+        for part in leaving[-1].parts():
+            parts.append(part)
+            yield
+        leaving.pop()
+        yield
+        for part in parts:
+            while part:
+                del part[-_LET_GO:]
+                yield
 
 
-def _prepare(live: LiveCatalog, version: Version, number: int) -> Catalog:
-    catalog = _compile(version, number)
-    for prepare in live.preparing:
-        prepare(catalog)
-    return catalog
-
-
-def _compile(version: Version, number: int) -> Catalog:
+def _preparing(live: LiveCatalog, version: Version, number: int) -> Steps[Catalog]:
     """Raises StoreRefused for a document that is no catalog: somebody wrote it past the checks."""
     try:
-        return Catalog(version.document, number)
+        catalog = yield from Catalog.making(version.document, number)
     except (KeyError, ValueError, TypeError) as error:
         raise StoreRefused(f"version {number} cannot be served, it names what it does not hold: {error}") from error
+    for prepare in live.preparing:
+        yield from prepare(catalog)
+    return catalog
 
 
 async def _fetch_assets(live: LiveCatalog, store: Store, settings: Settings, catalog: Catalog) -> dict[str, bytes]:
@@ -251,7 +253,7 @@ def _replace(path: Path, data: bytes) -> None:
 def _load_snapshot(live: LiveCatalog, settings: Settings) -> bool:
     try:
         version = versions.decode(snapshot_path(settings).read_bytes())
-        catalog = _compile(version, version.number)
+        catalog = at_once(_preparing(live, version, version.number))
     except FileNotFoundError:
         return False
     except (OSError, StoreRefused) as error:
