@@ -131,7 +131,7 @@ class Bench:
         def write_tokens(seconds: int, rate: float) -> None:
             file.write_text("".join(f"{mint()}\n" for _ in range(int(rate * seconds) + 1000)))
 
-        write_tokens(1, 20_000)
+        write_tokens(1, 60_000)
         most = 1.5 * load.run(sending, bare, 1, self.directory).rate  # also of a bare function, which counts nothing
         runs = self._race(
             {"ours": (self.service.port, sending), "bare": (bare, sending)},
