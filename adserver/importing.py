@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from adserver.errors import BadExport
+from adserver.fields import parse_zone
 from adserver.settings import Settings
 
 _DONE, _AT_FAULT = 0, 1
@@ -53,29 +54,49 @@ def _import(_: Settings, options: argparse.Namespace) -> int:
         print(f"{target} holds *.toml files already; name another directory or use --force.", file=sys.stderr)
         return _AT_FAULT
     try:
-        if options.file == "-":
-            data = sys.stdin.buffer.read(MOST_BYTES + 1)
-        else:
-            with Path(options.file).open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
-        moved = move(read_export(data), _reader(options.media), options.time_zone)
+        zone = None if options.time_zone is None else parse_zone(options.time_zone)
+        read = _reader(options.media)
+    except (OSError, ValueError) as error:
+        what = f"--media {options.media}: {error.strerror}" if isinstance(error, OSError) else f"--time-zone {error}"
+        print(what, file=sys.stderr)
+        return _AT_FAULT
+    try:
+        moved = move(read_export(_read(options.file, MOST_BYTES)), read, zone)
     except (OSError, BadExport) as error:
         what = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         print(f"{options.file}: {what}", file=sys.stderr)
         return _AT_FAULT
-    target.mkdir(parents=True, exist_ok=True)
-    for name, text in moved.files.items():
-        (target / name).write_text(text, "utf-8")
-        print(target / name)
-    if moved.pictures:
-        (target / "assets").mkdir(exist_ok=True)
-        for name, data in moved.pictures.items():
-            (target / "assets" / name).write_bytes(data)
-        print(f"{target / 'assets'}: {len(moved.pictures):,} pictures")
+    try:
+        for path in _write(target, moved.files, moved.pictures):
+            print(path)
+    except OSError as error:
+        print(f"{target} cannot be written: {error.strerror or error}", file=sys.stderr)
+        return _AT_FAULT
     for left in moved.left:
         print(f"no equal: {left}")
     print(f"Look at them, then: adserver check {target} && adserver apply {target}")
     return _DONE
+
+
+def _read(file: str, most: int) -> bytes:
+    """As much of it as is read, and a byte more."""
+    if file == "-":
+        return sys.stdin.buffer.read(most + 1)
+    with Path(file).open("rb") as opened:
+        return opened.read(most + 1)
+
+
+def _write(target: Path, files: Mapping[str, str], pictures: Mapping[str, bytes]) -> Iterator[Path]:
+    """Write all of it, and tell each file; pictures have names of their own making, and are told by their directory."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (target / name).write_text(text, "utf-8")
+        yield target / name
+    if pictures:
+        (target / "assets").mkdir(exist_ok=True)
+        for name, data in pictures.items():
+            (target / "assets" / name).write_bytes(data)
+        yield target / "assets"
 
 
 def _reader(media: str | None) -> Callable[[str], bytes | None]:
@@ -84,7 +105,7 @@ def _reader(media: str | None) -> Callable[[str], bytes | None]:
         return lambda _: None
     root = Path(media).resolve(strict=True)
     if not root.is_dir():
-        raise NotADirectoryError(20, f"{media} is no directory")
+        raise NotADirectoryError(20, "is no directory")
 
     def read(url: str) -> bytes | None:
         from adserver.config_files import MOST_IMAGE_BYTES

@@ -73,7 +73,7 @@ def test_pictures_are_taken_from_the_uploads_and_from_nowhere_else(tmp_path: Pat
         "import", "advanced-ads", "-", "--to", str(target), "--media", str(uploads), data=json.dumps(export).encode()
     )
     assert done.returncode == 0, done.stderr
-    assert f"{target}/assets: 1 pictures" in done.stdout.decode()
+    assert f"{target}/assets\n" in done.stdout.decode()
     assert (target / "bookings.toml").read_text().count('kind = "image"') == 1
     assert run("check", str(target)).returncode == 0
 
@@ -82,6 +82,29 @@ def test_pictures_are_taken_from_the_uploads_and_from_nowhere_else(tmp_path: Pat
     )
     assert nowhere.returncode == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_what_is_wrong_with_the_command_is_said(tmp_path: Path) -> None:
+    """
+    A zone that is none, uploads that are not there, a directory that cannot be made: each is said, and no file is left.
+    """
+    (tmp_path / "export.xml").write_text(FIRST)
+    (tmp_path / "taken").write_text("")
+    file = str(tmp_path / "export.xml")
+    for more, words in (
+        (
+            ("--to", str(tmp_path / "x"), "--time-zone", "Oslo"),
+            "--time-zone is 'Oslo'; expected the name of a time zone",
+        ),
+        (("--to", str(tmp_path / "x"), "--media", file), f"--media {file}: is no directory"),
+        (("--to", str(tmp_path / "taken")), f"{tmp_path / 'taken'} cannot be written: File exists"),
+        (("--to", str(tmp_path / "taken" / "x")), "cannot be written: Not a directory"),
+    ):
+        done = run("import", "advanced-ads", file, *more)
+        assert done.returncode == 1
+        assert words in done.stderr.decode()
+        assert b"Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export.xml", "taken"]
 
 
 @pytest.mark.parametrize("file", ["missing.json", "bad.json"])
