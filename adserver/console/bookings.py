@@ -64,6 +64,7 @@ class Desk(Struct, frozen=True):
 
 async def read_desk(call: Call) -> Desk:
     live = await read_live(call.store, held_by(call))
+    call.since = live.number  # another worker may have published it this very moment, and this one not have it yet
     kept = await read_kept(call.store, call.who, live.number)
     document = await call.aside(drafts.apply, live.document, kept.draft)
     return Desk(live.number, live.document, kept.draft, kept.seal, document)
