@@ -94,6 +94,9 @@ def watched(context: BrowserContext, desk: Desk) -> Iterator[Watched]:
     assert found.wrong == []
 
 
+expect.set_options(timeout=20_000)  # three browsers and their services share two cores
+
+
 def sign_in(context: BrowserContext, desk: Desk, name: str, role: str) -> None:
     """Give the browser a session, as signing in would."""
     token = desk.sign_in(desk.add(name, role)).token
