@@ -153,7 +153,9 @@ def test_start_without_redis_serves_from_the_snapshot(on_redis: Service, externa
         .replace('size = "160x600"', 'size = "160x600"\nlabel = "From the snapshot"')
     )
     on_redis.run("apply", str(on_redis.config))
-    eventually(lambda: "From the snapshot" in on_redis.http.get("/ads/889984").text, 5, "the new version")
+    with on_redis.each_worker() as workers:
+        for one in workers.values():
+            eventually(lambda one=one: "From the snapshot" in one.get("/ads/889984").text, 5, "the new version")  # type: ignore[misc]
     before = eventually(on_redis.settled, 20, "counts")
     version = on_redis.http.get("/readyz").json()["catalog_version"]
     on_redis.stop()
