@@ -23,7 +23,7 @@ from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
 
 _OWNER = "from-advanced-ads"
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_HIDDEN = ("draft", "pending", "private", "trash", "auto-draft")
+_SHOWN = ("publish", "future", "advanced_ads_expired")
 _WHERE = {
     "header": "in the head of each page",
     "footer": "at the end of each page",
@@ -131,7 +131,7 @@ class _Move:
             if ad.id in rows:
                 self._leave(what, "another ad has the same id")
                 continue
-            if ad.status in _HIDDEN:
+            if ad.status not in _SHOWN:
                 self._leave(what, f"is not published there ({ad.status})")
                 continue
             if ad.status == "advanced_ads_expired" and ad.ends is None:
@@ -227,7 +227,7 @@ class _Move:
             self._leave(what, "is not published there")
             return None
         kind, _, number = placement.item.partition("_")
-        if kind == "ad" and number.isdecimal() and int(number) in slots:
+        if kind == "ad" and re.fullmatch("[0-9]{1,10}", number, re.ASCII) and int(number) in slots:
             item: dict[str, Any] = {"slot": int(number)}
         elif kind == "group" and number in groups:
             item = {"group": number}

@@ -203,6 +203,7 @@ def test_what_begins_later_begins_by_the_sites_clock() -> None:
     ("changes", "why"),
     [
         ({"status": "draft"}, "is not published there (draft)"),
+        ({"status": "archived"}, "is not published there (archived)"),
         ({"status": "advanced_ads_expired"}, "has expired"),
         ({"options": {**PLAIN, "type": "adsense"}}, "is an AdSense unit: AdSense's own code can be booked as a tag"),
         ({"options": {**PLAIN, "type": "rabbit"}}, "is of the type 'rabbit', which is not known here"),
@@ -323,7 +324,7 @@ def test_groups_and_placements_keep_their_names_and_weights() -> None:
             "top": {"type": "default", "name": "Top", "item": "ad_12", "options": []},
             "rail": {"type": "sidebar_widget", "name": "Rail", "item": "group_5", "options": {"display": ["x"]}},
             "gone": {"type": "default", "name": "Gone", "item": "ad_15"},
-            "none": {"type": "default", "name": "None", "item": ""},
+            "none": {"type": "default", "name": "None", "item": "ad_" + "1" * 5000},
             "Loud": {"type": "default", "name": "Loud", "item": "ad_12"},
             "hidden": {"type": "default", "name": "Hidden", "item": "ad_12", "status": "draft"},
         },
