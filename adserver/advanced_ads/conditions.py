@@ -22,7 +22,7 @@ class NoEqual(ValueError):
 
 def targeting_of(conditions: Iterable[Condition]) -> dict[str, Terms]:
     """The targeting table, empty where nothing is asked. Raises NoEqual."""
-    rows = [one for one in conditions if one.type]
+    rows = list(conditions)
     clauses, unknown = [], []
     for row in rows:
         clause = _clause(row)

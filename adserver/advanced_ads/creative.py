@@ -17,6 +17,7 @@ ASSUMED = (300, 250)
 _RUNS = re.compile(
     r"<\s*(?:script|iframe|style|link|form|object|embed|svg|video|audio|canvas|ins|amp-)|<[^>]*\son[a-z]+\s*=", re.I
 )
+_LONGEST = 65_536
 _PHP = re.compile(r"<\?(?:php|=)", re.I)
 _SHORTCODE = re.compile(r"\[/?[a-z][a-z0-9_-]*(?:\s[^\]]*)?\]", re.I)
 _LINK = re.compile(r"""(<a\s[^>]*?href\s*=\s*)(["'])(.*?)\2""", re.I | re.S)
@@ -57,6 +58,8 @@ def make_creative(ad: OldAd, read: Read) -> Made:
         raise NotMoved(f"is {FOREIGN[ad.kind]}")
     if ad.kind not in ("plain", "content", "image"):
         raise NotMoved(f"is of the type {ad.kind!r:.60}, which is not known here")
+    if len(ad.content) > _LONGEST:
+        raise NotMoved(f"has {len(ad.content):,} characters of HTML; at most {_LONGEST:,} are shown")
     if _PHP.search(ad.content):
         raise NotMoved("runs PHP when it is shown")
     if ad.kind != "image" and _SHORTCODE.search(_without_scripts(ad.content)):

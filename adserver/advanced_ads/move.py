@@ -179,7 +179,7 @@ class _Move:
                 booking["weight"] = 0
                 self._leave(what, "shows on no day of the week; it has weight 0")
         try:
-            targeting = targeting_of([*ad.display, *ad.visitors])
+            targeting = _both(targeting_of(ad.display), targeting_of(ad.visitors))
             if targeting:
                 booking["targeting"] = targeting
         except NoEqual as error:
@@ -287,6 +287,17 @@ def _write(table: str, raw: dict[str, Any]) -> str:
     if text.startswith(f"{table} = "):  # what is short is written in one line
         text = f"[[{table}]]\n{tomli_w.dumps(raw)}"
     return f"\n{text}"
+
+
+def _both(pages: dict[str, Any], readers: dict[str, Any]) -> dict[str, Any]:
+    """What holds for pages and for readers: Advanced Ads asks both. Raises NoEqual where both are alternatives."""
+    if "any" in pages and "any" in readers:
+        raise NoEqual("alternatives for pages and for readers at once")
+    both = {table: {**pages.get(table, {})} for table in [*pages, *readers]}
+    for table, terms in readers.items():
+        for kind, values in terms.items():
+            both[table][kind] = [*both[table].get(kind, []), *values]
+    return both
 
 
 def _limits(ad: OldAd) -> dict[str, int]:

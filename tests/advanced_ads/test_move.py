@@ -166,6 +166,11 @@ def test_when_and_for_whom_it_shows_is_kept(options: dict[str, Any], fields: dic
         {"visitors": [{"type": "geo_targeting", "operator": "is_not", "country": "AT"},
                       {"type": "mobile", "operator": "is", "connector": "or"}]},
         {"weekdays": {"enabled": 1, "day_indexes": []}},
+        {"conditions": {"posttypes": {"include": ["post"]}}},
+        {"visitor": {"mobile": "only"}},
+        {"conditions": [{"type": "request_uri", "operator": "start", "value": "/a/"},
+                        {"type": "request_uri", "operator": "start", "value": "/b/", "connector": "or"}],
+         "visitors": [{"type": "mobile", "operator": "is", "connector": "or"}]},
     ],
 )  # fmt: skip
 def test_an_ad_whose_conditions_cannot_be_said_never_shows(options: dict[str, Any]) -> None:
@@ -211,7 +216,7 @@ def test_what_begins_later_begins_by_the_sites_clock() -> None:
         ({"content": "Buy [product id='4']"}, "holds shortcodes of WordPress"),
         ({"content": " \n"}, "is empty"),
         ({"options": {"type": "image"}}, "is a picture whose file Advanced Ads does not name"),
-        ({"content": "x" * 70_000}, "is no HTML text of at most 65,536 characters"),
+        ({"content": "x" * 70_000}, "has 70,000 characters of HTML; at most 65,536"),
         ({"options": {**PLAIN, "width": 99_999}}, "expected width x height in pixels"),
     ],
 )
