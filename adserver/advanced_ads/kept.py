@@ -257,6 +257,8 @@ def _conditions(raw: Any) -> tuple[Condition, ...]:
         rest = {key: value for key, value in one.items() if key not in ("type", "operator", "value", "connector")}
         more = {**rest, "operator": operator}
         found.append(Condition(type_, operator == "is_not", one.get("value"), more, one.get("connector") == "or"))
+    if raw and not isinstance(raw, dict | list):  # something is asked for, and what cannot be told
+        found.append(Condition("", is_not=False, value=str(raw)[:60], rest={}, either=False))
     return tuple(found)
 
 

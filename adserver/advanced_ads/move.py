@@ -171,6 +171,10 @@ class _Move:
                         what,
                         f"{field} at an instant that is none ({instant:.0f}); it has weight 0, so it does not show",
                     )
+        for field, missing in (("starts", ad.status == "future" and ad.starts is None), ("ends", _ends_sometime(ad))):
+            if missing:
+                booking["weight"] = 0
+                self._leave(what, f"{field} at an instant that cannot be read; it has weight 0, so it does not show")
         if ad.days is not None:
             hours = [f"{_DAYS[day]} 00:00-24:00" for day in dict.fromkeys(ad.days) if 0 <= day < len(_DAYS)]
             if hours and len(hours) < len(_DAYS):
@@ -298,6 +302,11 @@ def _both(pages: dict[str, Any], readers: dict[str, Any]) -> dict[str, Any]:
         for kind, values in terms.items():
             both[table][kind] = [*both[table].get(kind, []), *values]
     return both
+
+
+def _ends_sometime(ad: OldAd) -> bool:
+    """Whether something is kept as its end that is no instant."""
+    return ad.ends is None and ad.options.get("expiry_date") not in (None, False, 0, "", "0")
 
 
 def _limits(ad: OldAd) -> dict[str, int]:

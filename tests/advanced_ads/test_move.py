@@ -168,6 +168,8 @@ def test_when_and_for_whom_it_shows_is_kept(options: dict[str, Any], fields: dic
         {"weekdays": {"enabled": 1, "day_indexes": []}},
         {"conditions": {"posttypes": {"include": ["post"]}}},
         {"visitor": {"mobile": "only"}},
+        {"conditions": "a:1:{i:0;s:5:"},
+        {"expiry_date": "2027-01-01"},
         {"conditions": [{"type": "request_uri", "operator": "start", "value": "/a/"},
                         {"type": "request_uri", "operator": "start", "value": "/b/", "connector": "or"}],
          "visitors": [{"type": "mobile", "operator": "is", "connector": "or"}]},
@@ -183,6 +185,16 @@ def test_an_ad_whose_conditions_cannot_be_said_never_shows(options: dict[str, An
     assert "targeting" not in line_item
     assert len(found.left) == 1
     assert "weight 0" in found.left[0].why
+
+
+def test_a_planned_ad_without_an_instant_does_not_show() -> None:
+    """
+    It is planned, and for when cannot be told: at once would be wrong.
+    """
+    for date in ("", "0000-00-00 00:00:00"):
+        found = moved(ad(status="future", date=date))
+        assert tables(found)["line_item"][0]["weight"] == 0
+        assert "cannot be read" in found.left[0].why
 
 
 def test_what_begins_later_begins_by_the_sites_clock() -> None:
