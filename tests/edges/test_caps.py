@@ -133,18 +133,27 @@ def test_a_slow_store_is_not_waited_for(own_server: Server) -> None:
     asyncio.run(body())
 
 
-def test_many_pages_at_once_are_asked_at_once(server: Server) -> None:
+def test_many_pages_at_once_are_asked_at_once(own_server: Server) -> None:
     """
-    Fifty readers do not wait for one another.
+    Fifty readers do not wait for one another: all are on their way before the first is answered, and each gets its own
+    answer.
     """
 
     async def body() -> None:
-        async with opened(server.url) as caps:
+        async with opened(own_server.url) as caps:
             readers = [bytes([n]) * 16 for n in range(50)]
             await tell(caps, readers[7], NOON)
-            await asyncio.gather(*(caps.look(OF, [SLOT], reader, NOON) for reader in readers))
-            found = await asyncio.gather(*(caps.look(OF, [SLOT], reader, NOON) for reader in readers[:16]))
-            assert [n for n, one in enumerate(found) if one] in ([7], [])
+            own_server.pause()
+            try:
+                asked = [asyncio.create_task(caps.look(OF, [SLOT], reader, NOON + 1)) for reader in readers]
+                await asyncio.wait(asked)
+                assert len(caps._under_way) == 50
+                assert [one.result() for one in asked] == [None] * 50
+            finally:
+                own_server.resume()
+            async with asyncio.timeout(20):
+                found = await asyncio.gather(*(looked(caps, NOON + 1, reader) for reader in readers))
+            assert [n for n, one in enumerate(found) if "capped" in one] == [7]
 
     asyncio.run(body())
 
