@@ -268,7 +268,9 @@ class Store:
 
     async def counts(self, day: int, part: str = "", hours: Iterable[int] = range(25)) -> dict[str, int]:
         """A day's count fields, or those of some *hours*. Reads the directories first: token bits are never pulled."""
-        directories = await self._ask(self._redis.hmget(partition(day, part), [f"F{hour}" for hour in hours]))
+        if not (wanted := [f"F{hour}" for hour in hours]):
+            return {}
+        directories = await self._ask(self._redis.hmget(partition(day, part), wanted))
         fields = [name for text in directories if text for name in text.decode("ascii", "replace").split("\n") if name]
         return await self.counts_of(day, fields, part)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,23 @@ def test_a_day_is_read_as_it_was_counted(with_store: Run, tmp_path: Path) -> Non
         assert [day.final for day in found] == [True, True, False, False]
         assert all(day.by_ad == found[0].by_ad for day in found)
         assert found[0].total.impressions == 3 * 24 * 2
+
+    with_store(body)
+
+
+def test_a_day_is_read_from_its_first_second(with_store: Run, tmp_path: Path) -> None:
+    """
+    At every hour of the newsroom's day, also in the first, when none is over yet, and on days of 23 and 25 hours.
+    """
+    counts, names = counts_of(2, hours=1)
+    changes = [ZONE.number(date(2026, 3, 29)), ZONE.number(date(2026, 10, 25))]
+
+    async def body(store: Store) -> None:
+        for day in (TODAY, *changes):
+            await fill(store, day, counts, names, open_=True)
+            for now in range(int(ZONE.start(day)), int(ZONE.start(day + 1)), 1800):
+                (found,) = await Sums(book(tmp_path)).read(store, ZONE, now, day, day)
+                assert found.total.impressions == 2 * 2
 
     with_store(body)
 
