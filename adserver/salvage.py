@@ -1,6 +1,7 @@
 """Segments that were set aside for a person, and putting back what can be read of them."""
 
 import itertools
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -27,8 +28,9 @@ def salvaged_in(directory: Path) -> set[str]:
 
 
 class Salvage(Struct, frozen=True):
-    """What lies in set-aside segments: *runs* of valid records (first number and their bytes), and the *holes*."""
+    """What lies in set-aside *segments*: *runs* of valid records (first number and their bytes), and the *holes*."""
 
+    segments: list[Path]
     runs: list[Block]
     holes: list[tuple[int, int]]
 
@@ -45,7 +47,8 @@ def read_salvage(directory: Path) -> Salvage:
     """Every valid record of the set-aside segments of the journal in *directory*. Raises OSError."""
     reader = Reader(directory)
     found: dict[int, bytes] = {}
-    for path in set_aside(directory):
+    segments = set_aside(directory)
+    for path in segments:
         data, first = path.read_bytes(), int(path.stem)
         for place in range((len(data) - HEADER) // RECORD):
             record = data[HEADER + place * RECORD : HEADER + (place + 1) * RECORD]
@@ -60,20 +63,21 @@ def read_salvage(directory: Path) -> Salvage:
     ]
     edges = [(run.first, run.last) for run in runs]
     holes = [(last + 1, first - 1) for (_, last), (first, _) in itertools.pairwise(edges)]
-    return Salvage(runs, [(first, last) for first, last in holes if first <= last])
+    return Salvage(segments, runs, [(first, last) for first, last in holes if first <= last])
 
 
 def apply_salvage(directory: Path, found: Salvage) -> None:
     """Put the records back under their own numbers, so that they are shipped, sealed and kept like any others.
 
-    A repeat changes nothing: a number that was counted stays counted. The segments read become `.salvaged`.
-    Raises OSError.
+    A repeat changes nothing: a number that was counted stays counted. The segments read become `.salvaged`; what a
+    worker has set aside since they were read waits for the next time. Raises OSError.
     """
     producer = bytes.fromhex(directory.name)
     for first, last in found.holes:  # first the way over them: without segments behind it leads nowhere
         write_synced(directory / f"{first:020}-{last:020}.hole", b"")
     for run in found.runs:
         write_synced(directory / f"{run.first:020}.seg", header_of(run.first, producer) + run.data)
-    for path in set_aside(directory):
-        path.replace(path.with_suffix(SALVAGED))
+    for path in found.segments:
+        with suppress(FileNotFoundError):  # as after a crash in the middle
+            path.replace(path.with_suffix(SALVAGED))
     sync_directory(directory)

@@ -95,4 +95,25 @@ def test_nothing_valid_is_nothing_to_put_back(root: Path) -> None:
     (directory / f"{17:020}.corrupt").write_bytes(os.urandom(HEADER + 4 * RECORD))
     (directory / f"{25:020}.quarantined").touch()
 
-    assert read_salvage(directory) == Salvage([], [])
+    assert read_salvage(directory) == Salvage(set_aside(directory), [], [])
+
+
+def test_what_is_set_aside_meanwhile_waits_for_the_next_time(root: Path) -> None:
+    """
+    A worker that sets segments aside between reading and putting back loses nothing by it.
+    """
+    directory = write(root, N)
+    damage(directory, 12, 22, 23)
+    cut(root)
+    *_, last = set_aside(directory)
+    away = last.rename(last.with_suffix(".away"))
+    found = read_salvage(directory)
+    away.rename(last)
+
+    apply_salvage(directory, found)
+    assert set_aside(directory) == [last]
+    apply_salvage(directory, read_salvage(directory))
+
+    assert set_aside(directory) == []
+    expected = [n for n in range(1, N + 1) if n not in (12, 22, 23)]
+    assert numbers(read_all(directory)) == expected

@@ -653,17 +653,18 @@ def test_a_loop_cancelled_in_a_batch_leaves_nothing_wrong(root: Path, server: Se
 
 def test_the_loop_turns_while_a_long_journal_is_gone_through(root: Path, server: Server) -> None:
     """
-    Adopting a journal that was counted long ago does not stop the worker from answering.
+    Adopting a journal that was counted long ago does not stop the worker from answering: it is worked at beside the
+    loop, whose own work between two turns stays small, on a busy machine as well.
     """
     directory = dead_journal(root, 20_000)
     longest = 0.0
 
     async def body(one: Shipping) -> None:
         nonlocal longest
-        last = time.monotonic()
+        last = time.thread_time()
         while len(one.shipper.sources) < 2 or one.shipper.waiting():
             await asyncio.sleep(0)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            longest, last = max(longest, time.thread_time() - last), time.thread_time()
 
     shipping(root, server.url, body)
     longest = 0.0
@@ -713,6 +714,7 @@ def test_a_hole_in_a_journal_is_told_and_what_precedes_it_counted(
         await eventually(lambda: "record 70 is damaged" in caplog.text)
         await shows(server, {IMPRESSION: 70})
         await one.counted()
+        await eventually(lambda: len(salvage.set_aside(directory)) == 4)
         found = salvage.read_salvage(directory)
         assert (found.records, found.holes) == (300 - 64 - 1, [(70, 70)])
         salvage.apply_salvage(directory, found)
