@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adserver.client.about import NAMES, say
@@ -58,7 +58,6 @@ def test_names_that_say_nothing_are_told() -> None:
     assert (about.unknown, "sections" in about.query) == (("sections",), False)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(NAMES)), ANYTHING))
 def test_nothing_that_is_said_makes_an_address_the_service_refuses(facts: dict[str, Any]) -> None:
     """

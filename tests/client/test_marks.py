@@ -1,7 +1,7 @@
 """What a template leaves where an ad goes, and what an article becomes before its ads are known."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -65,7 +65,6 @@ def test_what_raises_when_it_is_read_becomes_nothing() -> None:
     assert client.body(Unreadable()) == client.ad(Unreadable()) == Markup()
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_escaping_lets_nothing_of_a_text_become_markup(text: str) -> None:
     """
@@ -74,7 +73,6 @@ def test_escaping_lets_nothing_of_a_text_become_markup(text: str) -> None:
     assert "<" not in marks.fill(client.body(text), ())
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_a_mark_is_filled_once_and_in_its_order(text: str) -> None:
     """

@@ -1,7 +1,7 @@
 """Bought HTML as pages get it, and what was taken away from it, in words."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adserver.console.markup import clean
@@ -140,7 +140,6 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_whatever_is_given_is_told_about_or_stays(html: str) -> None:
     """

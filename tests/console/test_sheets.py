@@ -215,7 +215,7 @@ ZONES = st.sampled_from(
 
 
 @BOTH
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(document=documents(), zone=ZONES)
 def test_a_round_trip_changes_nothing(name: str, document: Document, zone: str) -> None:
     """
@@ -230,7 +230,6 @@ def test_a_round_trip_changes_nothing(name: str, document: Document, zone: str) 
     assert is_unchanged(document, sheet)
 
 
-@settings(deadline=None)
 @given(TARGETINGS)
 @example(Targeting())
 def test_targeting_in_words_reads_back_the_same(targeting: Targeting) -> None:
@@ -311,7 +310,6 @@ def test_what_is_too_long_for_a_cell_is_left_as_it_is() -> None:
 RUNS = re.compile(r"\s*[=+\-@＝＋－＠\t\r\n]")
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("=+-@'\t ,;\"a1＝＠\r\n"), max_size=8))
 def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
     """
@@ -757,7 +755,6 @@ def test_thousands_of_line_items_come_and_go() -> None:
         assert is_unchanged(document, read_sheet(write(document, ZONE), name, document, ZONE))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_sheet_or_refused(data: bytes) -> None:
     """

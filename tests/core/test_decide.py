@@ -131,7 +131,6 @@ def test_a_sequence_shows_creatives_in_their_order() -> None:
     assert [creatives_of(decide(made, NOON, PAGE, draws(n)))[0] for n in range(7)] == list("abcabca")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**53))
 def test_a_draw_lies_between_0_and_1(n: int) -> None:
     """
@@ -495,7 +494,7 @@ def may_join(line_item: LineItem, decisions: list[Decision]) -> bool:
     return line_item.page is PageRule.ROADBLOCK_ANY or (line_item.page is PageRule.ONE and line_item not in shown)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(catalogs(), moments, pages(), numbers)
 def test_an_answer_keeps_every_promise(made: Catalog, now: float, page: Page, numbered: Draws) -> None:
     """
@@ -536,7 +535,7 @@ def test_an_answer_keeps_every_promise(made: Catalog, now: float, page: Page, nu
                 assert not could or all(one.creative.id in used for one in left)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(catalogs(), moments, pages(), numbers)
 def test_the_same_question_has_the_same_answer(made: Catalog, now: float, page: Page, numbered: Draws) -> None:
     """
@@ -549,7 +548,7 @@ def test_the_same_question_has_the_same_answer(made: Catalog, now: float, page: 
     assert first == again == anew
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(catalogs(), moments, pages(), numbers)
 def test_every_candidate_wins_or_is_told_why_not(made: Catalog, now: float, page: Page, numbered: Draws) -> None:
     """
@@ -575,7 +574,7 @@ def test_every_candidate_wins_or_is_told_why_not(made: Catalog, now: float, page
     assert {one.slot for one in trace} <= {name for at in range(len(decisions)) for name in asked(page, at)}
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(catalogs(), moments, pages(), numbers)
 def test_a_reason_is_true(made: Catalog, now: float, page: Page, numbered: Draws) -> None:
     """

@@ -36,7 +36,7 @@ events = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(events, st.integers(0, 2**40))
 def test_reads_back_as_written(event: Event, seq: int) -> None:
     """
@@ -58,7 +58,6 @@ def test_a_type_of_a_later_version_is_not_guessed() -> None:
         unpack(record)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2**32 - 1))
 def test_an_unfilled_request_carries_its_slot(slot: int) -> None:
     """
@@ -122,7 +121,7 @@ def numbered(block: Block) -> list[tuple[int, Event]]:
     return [(number, unpack(record)[0]) for number, record in enumerate(records, block.first)]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(few_days, min_size=1, max_size=30), st.integers(1, 9), st.integers(0, 45))
 def test_a_block_takes_apart_like_a_list_of_its_records(events: list[Event], first: int, number: int) -> None:
     """
@@ -139,7 +138,7 @@ def test_a_block_takes_apart_like_a_list_of_its_records(events: list[Event], fir
         assert block.of(day) == (stored(event for _, event in of_day), of_day[-1][0] if of_day else 0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(few_days, max_size=30), st.integers(1, 8))
 def test_parts_hold_everything_once_and_few_token_events(events: list[Event], most: int) -> None:
     """

@@ -406,7 +406,7 @@ def test_a_bad_mail_or_call_is_refused(url: str) -> None:
         fields.parse_click_url(url)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.one_of(st.text(), st.text().map("https://".__add__), st.integers(), st.floats(), st.none(), st.binary()))
 def test_any_value_is_taken_or_refused_in_words(value: object) -> None:
     """

@@ -128,7 +128,7 @@ def test_a_booking_across_the_change(zone: str, change: str, _: int) -> None:
         assert shows(zone, "sat 20:00-08:00", at.timestamp()) == expected, (wall, local)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["Europe/Amsterdam", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]),
     st.integers(1_767_225_600, 1_798_761_600),

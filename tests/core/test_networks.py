@@ -29,7 +29,7 @@ networks = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(networks, max_size=12), st.one_of(near4, near6))
 def test_an_address_is_in_the_list_when_it_is_in_one_of_its_networks(
     listed: list[IPv4Network | IPv6Network], address: IPv4Address | IPv6Address

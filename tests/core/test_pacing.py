@@ -167,7 +167,7 @@ def goal(name: str, **fields: object) -> LineItem:
     return line_item(name, goal=Goal(1000, Measure.IMPRESSIONS), pacing=Pacing.ASAP, **fields)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_each_gets_exactly_what_its_pace_asks_for(parts: list[float]) -> None:
     """

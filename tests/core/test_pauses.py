@@ -300,7 +300,7 @@ def winners(decisions: list[Decision]) -> list[str | None]:
     return [one.ad.name if isinstance(one, Filled) else None for one in decisions]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(bookings(), some_pauses(), moments, pages(), numbers)
 def test_what_is_paused_is_as_if_it_were_not_booked(
     plain: Catalog, pauses: list[Pause], now: float, page: Page, numbered: Draws
@@ -322,7 +322,7 @@ def test_what_is_paused_is_as_if_it_were_not_booked(
             assert (one.reason is NoFill.PAUSED) == (bool(live) and all_held)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(bookings(), some_pauses(), moments, pages(), numbers)
 def test_pauses_of_other_times_change_nothing(
     plain: Catalog, pauses: list[Pause], now: float, page: Page, numbered: Draws
@@ -337,7 +337,7 @@ def test_pauses_of_other_times_change_nothing(
     assert (found, told) == (expected, told_without)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(bookings(), some_pauses(), moments, pages(), numbers)
 def test_explain_says_what_is_decided(
     plain: Catalog, pauses: list[Pause], now: float, page: Page, numbered: Draws
@@ -355,7 +355,7 @@ def test_explain_says_what_is_decided(
         assert (one.step is Step.PAUSED) == held, one
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(bookings(), some_pauses(), moments, pages(), numbers, st.floats(0, 0.999))
 def test_until_the_next_change_nothing_changes(
     plain: Catalog, pauses: list[Pause], now: float, page: Page, numbered: Draws, part: float

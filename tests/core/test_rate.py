@@ -65,7 +65,7 @@ def test_who_filled_the_table_makes_room_for_who_sends_more() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 9), max_size=120), st.integers(1, 8), st.integers(1, 10))
 def test_the_error_has_one_direction(sent: list[int], most: int, places: int) -> None:
     """

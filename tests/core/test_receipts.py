@@ -124,7 +124,7 @@ def reached_or_not_due(decision: Decision) -> Decision:
     return decision
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32))
 def test_every_decision_comes_out_the_same(seed: int) -> None:
     """
@@ -238,7 +238,7 @@ def test_a_file_cut_anywhere_is_good_up_to_there() -> None:
         assert find_receipt([data, end], ISSUER, 4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 10_000), st.integers(0, 255))
 def test_damage_is_told_or_read_past_and_nothing_else(rubbish: bytes, at: int, byte: int) -> None:
     """

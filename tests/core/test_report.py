@@ -159,7 +159,7 @@ hourly = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.dictionaries(st.integers(DAY, DAY + 3), hourly, max_size=3), st.sampled_from(DIMENSIONS))
 def test_the_sum_is_the_same_by_every_dimension(counts: dict[int, dict[str, int]], by: str) -> None:
     """
@@ -222,7 +222,7 @@ filed = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.dictionaries(st.integers(DAY, DAY + 2), filed, max_size=3), st.sampled_from(DIMENSIONS))
 def test_gross_less_the_reasons_is_net(days: dict[int, dict[tuple[Type, int, str, str], int]], by: str) -> None:
     """

@@ -56,7 +56,7 @@ def streams(draw: st.DrawFn) -> list[Event]:
     return made
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(streams(), st.randoms(use_true_random=False), st.lists(st.integers(0, 25), max_size=5))
 def test_adds_up_the_same_in_any_order_and_batching(stream: list[Event], random: object, cuts: list[int]) -> None:
     """
@@ -69,7 +69,7 @@ def test_adds_up_the_same_in_any_order_and_batching(stream: list[Event], random:
     assert count(batches) == count([tally(DAY, 0, len(stream), stream)])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(streams())
 def test_a_token_counts_once_per_event(stream: list[Event]) -> None:
     """
@@ -82,7 +82,7 @@ def test_a_token_counts_once_per_event(stream: list[Event]) -> None:
     assert counts.total() == 2 * len(plain) + len(once)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(streams(), st.lists(st.integers(0, len(INVALID) - 1), min_size=25, max_size=25), st.booleans())
 def test_a_token_filed_both_ways_is_counted_in_one_place(stream: list[Event], reasons: list[int], turn: bool) -> None:
     """

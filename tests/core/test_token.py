@@ -49,7 +49,7 @@ def refusal(text: bytes, keys: Keys = KEYS) -> str:
     return caught.value.reason
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(minted)
 def test_says_what_was_minted(said: Token) -> None:
     """
@@ -61,7 +61,7 @@ def test_says_what_was_minted(said: Token) -> None:
     assert verify(KEYS, text) == said
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(minted, st.integers(0, 36 * 8 - 1))
 def test_a_flipped_bit_is_a_forgery(said: Token, bit: int) -> None:
     """
@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_a_forgery(said: Token, bit: int) -> None:
     assert refusal(base64.urlsafe_b64encode(raw)) == "forged"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(0, 47), st.characters(max_codepoint=255))
 def test_has_one_spelling(at: int, char: str) -> None:
     """
@@ -84,7 +84,7 @@ def test_has_one_spelling(at: int, char: str) -> None:
         assert refusal(other) in ("malformed", "forged")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=80))
 def test_random_bytes_are_refused(text: bytes) -> None:
     """

@@ -451,7 +451,7 @@ def test_a_live_journals_old_segments_go_and_open_days_stay(root: Path, server: 
     run(root, server, rebuilt)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     days=st.lists(st.integers(0, 3), min_size=1, max_size=40),
     pages=st.dictionaries(st.integers(0, 3), st.integers(0, 40)),

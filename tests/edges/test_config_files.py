@@ -104,7 +104,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     prose=st.lists(NAMES.map(str.strip), min_size=3, max_size=3),
     html=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60),

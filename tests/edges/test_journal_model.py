@@ -123,6 +123,4 @@ class AgainstAList(RuleBasedStateMachine):
 
 
 TestAgainstAList = AgainstAList.TestCase
-TestAgainstAList.settings = settings(
-    max_examples=15, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestAgainstAList.settings = settings(max_examples=15, stateful_step_count=15, suppress_health_check=list(HealthCheck))

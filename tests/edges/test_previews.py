@@ -44,7 +44,7 @@ def serving(seed: int) -> tuple[Answering, Previews, LiveCatalog, random.Random]
     return answering, Previews(live, answering, "unix:///nowhere", TOKEN, "https://ads.example"), live, draw
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32))
 def test_a_preview_of_now_is_what_is_served_next(seed: int) -> None:
     """
@@ -70,7 +70,7 @@ def test_a_preview_of_now_is_what_is_served_next(seed: int) -> None:
     asyncio.run(body())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32))
 def test_what_decides_about_a_page_is_all_that_a_preview_needs(seed: int) -> None:
     """

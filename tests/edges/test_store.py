@@ -345,7 +345,7 @@ def streams(draw: st.DrawFn) -> list[Event]:
     return made
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(streams(), st.lists(st.integers(1, 20), min_size=1), st.booleans())
 def test_any_batching_counts_what_counting_by_hand_counts(
     server: Server, stream: list[Event], sizes: list[int], two: bool

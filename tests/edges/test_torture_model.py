@@ -34,7 +34,7 @@ def batches(draw: st.DrawFn) -> tuple[bytes, Batch]:
     return draw(st.sampled_from(PRODUCERS)), Batch(DAY, start, end, 1, fields, tokens)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(batches(), max_size=12), st.integers(0, 12))
 def test_the_model_does_what_the_script_does(
     server: Server, given_batches: list[tuple[bytes, Batch]], sealed_at: int
