@@ -18,6 +18,8 @@ FILE is what 'wp adserver export-advanced-ads' writes (JSON), or what Advanced A
 articles name, a line item in it and a creative; groups and placements keep their names. What has no equal is listed.
 
 Nothing is published, and WordPress is not touched: look at the files, then 'adserver check DIR', 'adserver apply DIR'.
+That makes DIR the whole catalog: where adserver has bookings already, put these files beside those of
+'adserver export', under other names and without their [site].
 
 An ad whose conditions cannot be said as targeting is moved with weight 0, so that it never shows where it must not.
 Pictures stay where they are, in WordPress; with --media they are taken along: say where wp-content/uploads is, or a
@@ -61,7 +63,7 @@ def _import(_: Settings, options: argparse.Namespace) -> int:
         print(what, file=sys.stderr)
         return _AT_FAULT
     try:
-        moved = move(read_export(_read(options.file, MOST_BYTES)), read, zone)
+        moved = move(read_export(_read(options.file, MOST_BYTES), zone), read, zone)
     except (OSError, BadExport) as error:
         what = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         print(f"{options.file}: {what}", file=sys.stderr)
@@ -73,8 +75,9 @@ def _import(_: Settings, options: argparse.Namespace) -> int:
         print(f"{target} cannot be written: {error.strerror or error}", file=sys.stderr)
         return _AT_FAULT
     for left in moved.left:
-        print(f"no equal: {left}")
+        print(f"not as before: {left}")
     print(f"Look at them, then: adserver check {target} && adserver apply {target}")
+    print("What is live goes with that: a directory is the whole catalog. To keep it, add its files (adserver export).")
     return _DONE
 
 

@@ -185,7 +185,8 @@ MOVING = {
     "advanced_ads.markup": "",
     "advanced_ads.kept": "advanced_ads.markup",
     "advanced_ads.conditions": "advanced_ads.kept",
-    "advanced_ads.creative": "advanced_ads.kept config_files stills",
+    "advanced_ads.tags": "",
+    "advanced_ads.creative": "advanced_ads.kept advanced_ads.tags config_files stills",
     "advanced_ads.move": "advanced_ads.conditions advanced_ads.creative advanced_ads.kept",
 }
 # For sites written in Python: a package that may be had without the service, and that the service does not know.

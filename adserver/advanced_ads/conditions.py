@@ -5,6 +5,8 @@ conditions are lost would show where it must not, so its booking is moved with w
 """
 
 from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from adserver.advanced_ads.kept import Condition
@@ -14,6 +16,41 @@ from adserver.model import DEVICES
 Terms = dict[str, list[str]]
 Clause = tuple[str, list[str], bool]
 """A kind of fact, its values, and whether it is these that are excluded."""
+
+
+_WORDS = {
+    "general": "the kind of page",
+    "posttypes": "post types",
+    "postids": "single posts",
+    "post_age": "the age of the post",
+    "post_content": "words in the post",
+    "post_meta": "post fields",
+    "author": "authors",
+    "archive": "archives",
+    "taxonomy_category": "categories",
+    "taxonomy_post_tag": "tags",
+    "content_age": "the age of the content",
+    "page_template": "page templates",
+    "paginated_post": "pages of a long post",
+    "language": "the language",
+    "request_uri": "the address",
+    "geo_targeting": "the country or place",
+    "mobile": "the device",
+    "tablet": "tablets",
+    "loggedin": "signed-in readers",
+    "capability": "readers' roles",
+    "referrer_url": "where the reader comes from",
+    "browser_lang": "the browser's language",
+    "user_agent": "the browser",
+    "browser_width": "the window's width",
+    "device_width": "the screen's width",
+    "cookie": "a cookie",
+    "page_impressions": "how many pages were read",
+    "ad_impressions": "how often it was seen",
+    "new_visitor": "new readers",
+    "adblocker": "ad blockers",
+    "bp_profile_field": "BuddyPress profiles",
+}
 
 
 class NoEqual(ValueError):
@@ -92,9 +129,17 @@ def _country(row: Condition) -> Clause | None:
     if others and others != ["classic"]:
         return None
     try:
-        return "country", [parse_country(str(country))], row.is_not
+        code = parse_country(str(country))
     except ValueError:
         return None
+    return ("country", [code], row.is_not) if code in _countries() else None
+
+
+@cache
+def _countries() -> frozenset[str]:
+    """ISO 3166 as it comes with tzdata, and Kosovo as everybody writes it. `uk` and `eu` are none, and match nobody."""
+    lines = files("tzdata").joinpath("zoneinfo/iso3166.tab").read_text("utf-8").splitlines()
+    return frozenset(line[:2].lower() for line in lines if not line.startswith("#")) | {"xk"}
 
 
 def _address(row: Condition) -> Clause | None:
@@ -114,4 +159,4 @@ def _say(row: Condition) -> str:
         values = list(values.values())
     words = ", ".join(map(str, values)) if isinstance(values, list) else "" if values is None else str(values)
     operator = str(row.rest.get("operator") or "is").replace("_", " ")
-    return f"{row.type} {operator} {words}".strip()[:120]
+    return f"{_WORDS.get(row.type, row.type)} {operator} {words}".strip()[:120]

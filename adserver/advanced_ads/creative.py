@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
-from html import escape, unescape
+from html import escape
 from typing import Any
 
 from msgspec import Struct
 
 from adserver.advanced_ads.kept import OldAd
+from adserver.advanced_ads.tags import read_links, read_tags, read_words, set_links
 from adserver.config_files import measure_image
 from adserver.fields import parse_click_url
 from adserver.model import Creative, Kind
@@ -15,14 +16,12 @@ from adserver.stills import asset_name
 
 ASSUMED = (300, 250)
 _RUNS = re.compile(
-    r"<\s*(?:script|iframe|style|link|form|object|embed|svg|video|audio|canvas|ins|amp-)|<[^>]*\son[a-z]+\s*=", re.I
+    r"<\s*(?:script|iframe|style|link|form|object|embed|svg|video|audio|canvas|ins|amp-)|<[^<>]*\son[a-z]+\s*=", re.I
 )
 _LONGEST = 65_536
 _PHP = re.compile(r"<\?(?:php|=)", re.I)
-_SHORTCODE = re.compile(r"\[/?[a-z][a-z0-9_-]*(?:\s[^\]]*)?\]", re.I)
-_LINK = re.compile(r"""(<a\s[^>]*?href\s*=\s*)(["'])(.*?)\2""", re.I | re.S)
-_MEASURED = re.compile(r"<(?:img|iframe)\s[^>]*>", re.I)
-_SIDE = r"""\s{}\s*=\s*["']?([1-9][0-9]{{0,3}})(?:px)?\b"""
+_SHORTCODE = re.compile(r"\[(?:/[A-Za-z][\w-]*|[a-z][a-z0-9_-]*/?|[A-Za-z][\w-]*\s[^\[\]]*)\]", re.ASCII)
+_SIDE = re.compile(r"\s*([1-9][0-9]{0,3})(?:px)?\s*/?", re.ASCII)
 _PARAGRAPHS = re.compile(r"<(?:p|div|table|ul|ol|h[1-6]|section|script|iframe)\b", re.I)
 _PLACEHOLDER = re.compile(r"\[[A-Z_]{3,}\]")
 _TRACKED = "%link%"
@@ -62,18 +61,21 @@ def make_creative(ad: OldAd, read: Read) -> Made:
         raise NotMoved(f"has {len(ad.content):,} characters of HTML; at most {_LONGEST:,} are shown")
     if _PHP.search(ad.content):
         raise NotMoved("runs PHP when it is shown")
-    if ad.kind != "image" and _SHORTCODE.search(_without_scripts(ad.content)):
-        raise NotMoved("holds shortcodes of WordPress, which would show as they are written")
+    shortcode = _SHORTCODE.search(read_words(ad.content)) if ad.kind != "image" else None
+    if shortcode:
+        raise NotMoved(f"holds {shortcode[0]!r:.80}: as a shortcode of WordPress it would show as it is written here")
     notes: list[str] = []
+    if _is_set(ad.options.get("output"), "custom-code"):
+        notes.append("the code that is to follow it is left out: put it into the theme, or book it as a tag")
     click_url = _click_url(ad, notes)
     if ad.kind == "image":
         return _picture(ad, click_url, read, notes)
     return _markup(ad, click_url, notes)
 
 
-def _without_scripts(content: str) -> str:
-    """Brackets are no shortcodes where they are code."""
-    return re.sub(r"<script\b.*?</script\s*>|<[^>]*>", "", content, flags=re.I | re.S)
+def _is_set(options: Any, name: str) -> bool:
+    value = options.get(name) if isinstance(options, dict) else None
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _click_url(ad: OldAd, notes: list[str]) -> str | None:
@@ -93,13 +95,13 @@ def _picture(ad: OldAd, click_url: str | None, read: Read, notes: list[str]) -> 
     if not re.match(r"https?://", ad.picture):
         raise NotMoved("is a picture whose file Advanced Ads does not name; upload it in the console")
     alt = ad.picture_alt or ad.title or "Advertisement"
-    size = (ad.width, ad.height) if ad.width and ad.height else None
-    data = read(ad.picture)
+    size, data = ad.size, read(ad.picture)
     if data is not None and click_url:
         try:
             found = measure_image(Creative(id="", advertiser="", kind=Kind.IMAGE, image=ad.picture), data)
-            fits = size in (found.size, (found.size[0] / 2, found.size[1] / 2))
-            size = size if size and fits else found.size
+            size = size or found.size
+            if size not in (found.size, (found.size[0] / 2, found.size[1] / 2)):
+                raise ValueError(f"has {_say(found.size)} pixels; expected {_say(size)}, or twice as many each way")
             name = asset_name(data, found.extension)
             fields = {"kind": "image", "image": f"assets/{name}", "alt": alt, "click_url": click_url}
             return Made(fields=fields, size=_say(size), pictures={name: data}, notes=tuple(notes))
@@ -119,14 +121,9 @@ def _markup(ad: OldAd, click_url: str | None, notes: list[str]) -> Made:
     kind = "tag" if _RUNS.search(content) else "html"
     if ad.kind == "content" and not _PARAGRAPHS.search(content):
         content = "\n".join(f"<p>{one}</p>" for one in re.split(r"\n\s*\n", content))
-    if click_url and _TRACKED in content:
-        content = content.replace(_TRACKED, "{click_url}")
-    elif click_url and kind == "html" and "<a" not in content.lower():
-        content = f'<a href="{{click_url}}">{content}</a>'
-    elif kind == "html":
-        click_url, content = _own_link(content)
-    size = (ad.width, ad.height) if ad.width and ad.height else _size_in(content) or _assume(notes)
-    if kind == "html" and re.search(r"<[^>]*\sstyle\s*=", content, re.I):
+    click_url, content = _linked(content, kind, click_url, notes)
+    size = ad.size or _size_in(content) or _assume(notes)
+    if kind == "html" and any("style" in tag.attributes for tag in read_tags(content)):
         notes.append("its own styles are taken out, as of all bought markup; make it a tag to keep them")
     if kind == "tag":
         notes.append(
@@ -135,15 +132,30 @@ def _markup(ad: OldAd, click_url: str | None, notes: list[str]) -> Made:
     return _html(content, kind, size, click_url, notes)
 
 
-def _own_link(content: str) -> tuple[str | None, str]:
-    """Where all of the ad's links lead, if that is one place, and its markup with the counted link instead."""
-    links = {unescape(match[3]) for match in _LINK.finditer(content)}
-    try:
-        [link] = links
-        click_url = parse_click_url(link.strip())
-    except ValueError:
+def _linked(content: str, kind: str, click_url: str | None, notes: list[str]) -> tuple[str | None, str]:
+    """Where it leads, and its markup with the counted link in that place. What is not counted then is said."""
+    if _TRACKED in content:
+        if click_url:
+            return click_url, content.replace(_TRACKED, "{click_url}")
+        notes.append(f"{_TRACKED} in it has no link to stand for, and is taken out")
+        content = set_links(content, lambda href: None if href == _TRACKED else href).replace(_TRACKED, "")
+    if kind == "tag":
+        if click_url:
+            notes.append("its link is counted only where its code uses {click_url}")
+        return click_url, content
+    links = read_links(content)
+    if not links:
+        if click_url and not any(tag.name == "a" for tag in read_tags(content)):
+            content = f'<a href="{{click_url}}">{content}</a>'
+        return click_url, content
+    if len(links) > 1:
+        notes.append(f"has {len(links)} links, and one is counted: clicks on these are not")
         return None, content
-    return click_url, _LINK.sub(lambda match: f"{match[1]}{match[2]}{{click_url}}{match[2]}", content)
+    try:
+        return parse_click_url(links[0]), set_links(content, lambda _: "{click_url}")
+    except ValueError as error:
+        notes.append(f"its link {error}; clicks on it are not counted")
+        return None, content
 
 
 def _html(html: str, kind: str, size: tuple[int, int], click_url: str | None, notes: list[str]) -> Made:
@@ -153,9 +165,11 @@ def _html(html: str, kind: str, size: tuple[int, int], click_url: str | None, no
 
 def _size_in(content: str) -> tuple[int, int] | None:
     """What the markup's first picture or frame says of itself."""
-    first = _MEASURED.search(content)
-    sides = [re.search(_SIDE.format(name), first[0], re.I) if first else None for name in ("width", "height")]
-    return (int(sides[0][1]), int(sides[1][1])) if sides[0] and sides[1] else None
+    for tag in read_tags(content):
+        if tag.name in ("img", "iframe"):
+            sides = [_SIDE.fullmatch(tag.attributes.get(name, "")) for name in ("width", "height")]
+            return (int(sides[0][1]), int(sides[1][1])) if sides[0] and sides[1] else None
+    return None
 
 
 def _assume(notes: list[str]) -> tuple[int, int]:

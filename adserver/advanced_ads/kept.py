@@ -2,7 +2,7 @@
 
 The JSON is written by `wp adserver export-advanced-ads` (docs/integrations.md), the XML by Advanced Ads' own export.
 Both hold what PHP had in hand: a number may be text, an empty table an empty list, and whatever is not set is missing,
-so values are read as WordPress reads them. Only what cannot be meant is refused.
+so values are read as WordPress reads them. What cannot be meant is left, and said.
 """
 
 import re
@@ -46,8 +46,7 @@ class OldAd(Struct, frozen=True, kw_only=True):
     content: str
     options: dict[str, Any]
     url: str
-    width: int
-    height: int
+    size: tuple[int, int] | None
     picture: str
     picture_alt: str
     starts: float | None
@@ -79,38 +78,51 @@ class OldPlacement(Struct, frozen=True, kw_only=True):
     conditions: bool
 
 
+class Left(Struct, frozen=True):
+    """Something of Advanced Ads that is not, or not quite, what it was: *what* it is, and *why*."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
 class Export(Struct, frozen=True, kw_only=True):
-    """All of it. *zone* is None where the file does not say it, as Advanced Ads' own does not."""
+    """All of it. *clock* is what the site keeps as its zone, a name or an offset such as `+02:00`; empty where the file
+    does not say it, as Advanced Ads' own does not. *left* is what cannot be read.
+    """
 
     site: str
     url: str
-    zone: str | None
+    clock: str
     ads: tuple[OldAd, ...]
     groups: tuple[OldGroup, ...]
     placements: tuple[OldPlacement, ...]
+    left: tuple[Left, ...]
 
 
-def read_export(data: bytes) -> Export:
-    """The export in *data*, JSON or XML. Raises BadExport."""
+def read_export(data: bytes, zone: str | None = None) -> Export:
+    """The export in *data*, JSON or XML; where it names no zone, its instants are of *zone*. Raises BadExport."""
     if len(data) > MOST_BYTES:
         raise BadExport(f"has {len(data):,} bytes; expected at most {MOST_BYTES:,}")
     if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return _of(_from_xml(read_xml(data)))
+        return _of(_from_xml(read_xml(data)), zone)
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadExport(f"is neither Advanced Ads' XML nor JSON: {error}") from None
-    return read_found(found)
+    return read_found(found, zone)
 
 
-def read_found(found: object) -> Export:
+def read_found(found: object, zone: str | None = None) -> Export:
     """The export in what was JSON. Raises BadExport."""
     if not isinstance(found, dict) or found.get("advanced_ads_export") != 1:
         raise BadExport(
             "is no export of Advanced Ads; expected what 'wp adserver export-advanced-ads' writes: an object with "
             '"advanced_ads_export": 1'
         )
-    return _of(found)
+    return _of(found, zone)
 
 
 # From XML
@@ -135,7 +147,7 @@ def _from_xml(root: Any) -> dict[str, Any]:
             {"id": number, "name": one.get("name"), "options": one, "weights": weights.get(number) or one.get("weight")}
             for number, one in groups.items()
         ],
-        "placements": dict(_placement_of_xml(_table(one)) for one in _list(found.get("placements"))),
+        "placements": [_placement_of_xml(_table(one)) for one in _list(found.get("placements"))],
     }
 
 
@@ -156,12 +168,13 @@ def _ad_of_xml(post: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _placement_of_xml(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _placement_of_xml(raw: dict[str, Any]) -> dict[str, Any]:
     """Advanced Ads 2 keeps them as posts, 1 as an option."""
     meta = _table(raw.get("meta_input"))
     if not meta and "post_name" not in raw:
-        return _text(raw.get("key")), raw
-    return _text(raw.get("post_name")), {
+        return raw
+    return {
+        "key": raw.get("post_name"),
         "type": meta.get("type"),
         "item": meta.get("item"),
         "options": meta.get("options"),
@@ -182,36 +195,62 @@ def _site_of(found: dict[str, Any]) -> str:
 # The shape
 
 
-def _of(found: dict[str, Any]) -> Export:
+def _of(found: dict[str, Any], zone: str | None) -> Export:
     site = _table(found.get("site"))
-    zone, clock = _zone(_text(site.get("timezone")))
+    said = _text(site.get("timezone")).strip()
+    clock = read_clock(said) or read_clock(zone or "")
     media = {_int(one.get("id")): one for one in map(_table, _list(found.get("media")))}
-    ads = _each("ads", _list(found.get("ads")), lambda raw: _ad(raw, clock, media))
-    groups = _each("groups", _list(found.get("groups")), lambda raw: _group(raw, ads))
+    left: list[Left] = []
+    ads = _each("ad", enumerate(_list(found.get("ads"))), left, lambda _, raw: _ad(raw, clock, media))
+    groups = _each("group", enumerate(_list(found.get("groups"))), left, lambda _, raw: _group(raw, ads))
     placements = found.get("placements")
     named = placements.items() if isinstance(placements, dict) else enumerate(_list(placements))
     return Export(
         site=_text(site.get("name")).strip(),
         url=_text(site.get("url")).rstrip("/"),
-        zone=zone,
+        clock=said,
         ads=ads,
         groups=groups,
-        placements=_each("placements", named, lambda one: _placement(str(one[0]), one[1])),
+        placements=_each("placement", named, left, _placement),
+        left=tuple(left),
     )
 
 
-def _each(name: str, raw: Iterable[Any], read: Callable[[Any], _T]) -> tuple[_T, ...]:
+def _each(
+    kind: str, raw: Iterable[tuple[Any, Any]], left: list[Left], read: Callable[[Any, Any], _T]
+) -> tuple[_T, ...]:
+    """All that can be read; the others are *left* and do not keep them back."""
     found = []
-    for n, one in enumerate(raw):
+    for key, one in raw:
         try:
-            found.append(read(one))
+            found.append(read(key, one))
         except ValueError as error:
-            raise BadExport(f"{name}[{n}] {error}") from None
+            number = _int(_table(one).get("id"))
+            what = say_what(kind, number, _text(_table(one).get("title"))) if number else f"{kind}s[{key}]"
+            left.append(Left(what, str(error)))
     return tuple(found)
+
+
+def say_what(kind: str, number: object, name: str) -> str:
+    """`ad 12 "Soup"`, in one line whatever a title holds."""
+    short = " ".join(name.split())[:60]
+    return f'{kind} {number} "{short}"' if short else f"{kind} {number}"
+
+
+def read_clock(text: str) -> tzinfo | None:
+    """The clock of a zone or of an offset; None where it is neither."""
+    if _OFFSET.fullmatch(text):
+        return datetime.fromisoformat(f"2000-01-01T00:00:00{text}").tzinfo
+    try:
+        return ZoneInfo(text) if text else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def _ad(raw: Any, clock: tzinfo | None, media: dict[int, dict[str, Any]]) -> OldAd:
     one = _entry(raw)
+    if one.get("options") and not isinstance(one["options"], dict | list):
+        raise ValueError("keeps its options as text that cannot be read, and so may not be shown to everybody")
     options = _table(one.get("options"))
     picture = media.get(_int(_table(options.get("output")).get("image_id")) or _int(options.get("image_id")), {})
     status = _text(one.get("status"))
@@ -224,8 +263,7 @@ def _ad(raw: Any, clock: tzinfo | None, media: dict[int, dict[str, Any]]) -> Old
         content=_text(one.get("content")).replace("\r\n", "\n"),
         options=options,
         url=_text(options.get("url") or _table(options.get("tracking")).get("link")).strip(),
-        width=_int(options.get("width")) or _int(picture.get("width")),
-        height=_int(options.get("height")) or _int(picture.get("height")),
+        size=_size(options, picture),
         picture=_text(picture.get("url") or one.get("picture")).strip(),
         picture_alt=_text(picture.get("alt")).strip(),
         starts=_starts(one, clock, needed=status == "future"),
@@ -235,6 +273,19 @@ def _ad(raw: Any, clock: tzinfo | None, media: dict[int, dict[str, Any]]) -> Old
         visitors=_conditions(options.get("visitors") or options.get("visitor")),
         groups=tuple(map(_int, _list(one.get("groups")))),
     )
+
+
+def _size(options: dict[Any, Any], picture: dict[Any, Any]) -> tuple[int, int] | None:
+    """Its width and height, or its picture's; of which one is kept alone the other follows, as in a browser."""
+    width, height = (max(_int(options.get(side)), 0) for side in ("width", "height"))
+    if width and height:
+        return width, height
+    across, down = (max(_int(picture.get(side)), 0) for side in ("width", "height"))
+    if not (across and down):
+        return None
+    if width:
+        return width, max(down * width // across, 1)
+    return (max(across * height // down, 1), height) if height else (across, down)
 
 
 def _starts(one: dict[str, Any], clock: tzinfo | None, *, needed: bool) -> float | None:
@@ -279,12 +330,12 @@ def _group(raw: Any, ads: tuple[OldAd, ...]) -> OldGroup:
     )
 
 
-def _placement(key: str, raw: Any) -> OldPlacement:
+def _placement(key: Any, raw: Any) -> OldPlacement:
     one = _table(raw)
     options = _table(one.get("options"))
     asked = _table(options.get("placement_conditions"))
     return OldPlacement(
-        key=key,
+        key=_text(one.get("key")) or str(key),
         name=_text(one.get("name")).strip(),
         kind=_text(one.get("type")) or "default",
         item=_text(one.get("item")),
@@ -293,25 +344,15 @@ def _placement(key: str, raw: Any) -> OldPlacement:
     )
 
 
-def _zone(text: str) -> tuple[str | None, tzinfo | None]:
-    """The zone's name, None where it has none, and its clock."""
-    offset = _OFFSET.fullmatch(text)
-    if offset:
-        return None, datetime.fromisoformat(f"2000-01-01T00:00:00{text}").tzinfo
-    try:
-        return (text, ZoneInfo(text)) if text else (None, None)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None, None
-
-
 # What PHP had in hand
 
 
 def _entry(raw: Any) -> dict[str, Any]:
     """Raises ValueError for what has no id."""
     one = _table(raw)
-    if not 0 < _int(one.get("id")) < 2**32:
-        raise ValueError(f"has the id {one.get('id')!r:.40}; expected a number above 0")
+    number = one.get("id")
+    if isinstance(number, bool) or not 0 < _int(number) < 2**32:
+        raise ValueError(f"has the id {number!r:.40}; expected a number from 1 to 4,294,967,295")
     return one
 
 

@@ -7,7 +7,7 @@ several, as there. What is written passes `adserver check`; what would not is le
 
 import re
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from adserver.advanced_ads.conditions import NoEqual, targeting_of
 from adserver.advanced_ads.creative import Made, NotMoved, Read, make_creative
-from adserver.advanced_ads.kept import Export, OldAd, OldGroup, OldPlacement
+from adserver.advanced_ads.kept import Export, Left, OldAd, OldGroup, OldPlacement, read_clock, say_what
 from adserver.catalog import check
 from adserver.documents import Entry, read_tables
 from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
@@ -24,6 +24,13 @@ from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
 _OWNER = "from-advanced-ads"
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _SHOWN = ("publish", "future", "advanced_ads_expired")
+_FACTS = {
+    "country": (
+        "country",
+        "adserver knows a reader's country by ADSERVER_COUNTRY_HEADER or ADSERVER_COUNTRY_FILE alone",
+    ),
+    "url": ("address", "WordPress and Django say a page's address; other templates and proxies have to pass url="),
+}
 _WHERE = {
     "header": "in the head of each page",
     "footer": "at the end of each page",
@@ -36,16 +43,6 @@ _WHERE = {
     "archive_pages": "between the posts of lists",
     "sidebar_widget": "in a widget area",
 }
-
-
-class Left(Struct, frozen=True):
-    """Something of Advanced Ads that is not, or not quite, what it was: *what* it is, and *why*."""
-
-    what: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.why}"
 
 
 class Moved(Struct, frozen=True):
@@ -68,8 +65,8 @@ def nothing_at_hand(_: str) -> None:
 
 
 def move(export: Export, read: Read = nothing_at_hand, zone: str | None = None) -> Moved:
-    """The catalog that *export* is. *read* gives pictures by their addresses; *zone* is the newsroom's, where the
-    export says none.
+    """The catalog that *export* is. *read* gives pictures by their addresses; *zone* is the newsroom's where the export
+    names none, and was told to who read it, too.
     """
     return _Move(export, read, zone).made()
 
@@ -79,42 +76,79 @@ class _Move:
         self._export = export
         self._read = read
         self._left: list[Left] = []
+        self._facts: dict[str, list[str]] = {}
         self._pictures: dict[str, bytes] = {}
         self._site = self._make_site(zone)
         self._clock = ZoneInfo(self._site["time_zone"])
 
     def made(self) -> Moved:
         site = self._site
+        for one in self._export.left:
+            self._leave(one.what, one.why)
         ads = self._checked(self._ads(), ())
         slots = {row.entries[0][1]["id"] for row in ads}
-        groups = [row for one in self._export.groups if (row := self._group(one, slots))]
-        named = {row.entries[0][1]["id"] for row in groups}
-        placements = [row for one in self._export.placements if (row := self._placement(one, slots, named))]
-        named_or_grouped = self._checked([*groups, *placements], ads)
+        groups: dict[int, _Row] = {}
+        for group in self._export.groups:
+            if (row := self._group(group, slots, again=group.id in groups)) is not None:
+                groups[group.id] = row
+        named = {str(number) for number in groups}
+        placements: dict[str, _Row] = {}
+        for placement in self._export.placements:
+            if (row := self._placement(placement, slots, named, again=placement.key in placements)) is not None:
+                placements[placement.key] = row
+        named_or_grouped = self._checked([*groups.values(), *placements.values()], ads)
         creatives = [raw for row in ads for table, raw in row.entries if table == "creative"]
         if any(raw["kind"] == "tag" for raw in creatives):
             site["tags"] = True
+        self._say_facts({raw["id"] for raw in creatives})
         used = {raw["image"].partition("/")[2] for raw in creatives if "image" in raw}
         pictures = {name: self._pictures[name] for name in sorted(used)}
         return Moved(self._files(ads, named_or_grouped), pictures, tuple(dict.fromkeys(self._left)))
 
     def _leave(self, what: str, why: str) -> None:
-        self._left.append(Left(what, why))
+        """What an export holds reaches somebody's terminal by this."""
+        self._left.append(Left(_printable(what), _printable(why)))
+
+    def _say_facts(self, moved: set[str]) -> None:
+        """What is asked of readers and pages here is known only where somebody says it."""
+        for kind, owners in self._facts.items():
+            n = len(moved.intersection(owners))
+            if n:
+                who, how = _FACTS[kind]
+                self._leave(
+                    f"{n} {'ads' if n > 1 else 'ad'} by {who}",
+                    f"{how}; where nobody says it, an ad for some is not shown, and one that excludes some is",
+                )
 
     # The site
 
     def _make_site(self, zone: str | None) -> dict[str, Any]:
         site: dict[str, Any] = {"name": _name(self._export.site, "News")}
-        try:
-            site["time_zone"] = parse_zone(zone or self._export.zone)
-        except ValueError:
-            site["time_zone"] = "UTC"
-            self._leave(
-                "the time zone", "the export does not name the newsroom's: UTC is written, correct it in site.toml"
-            )
+        site["time_zone"] = self._zone(self._export.clock, zone)
         with suppress(ValueError):
             site["home_url"] = parse_click_url(f"{self._export.url}/")
         return site
+
+    def _zone(self, clock: str, zone: str | None) -> str:
+        what = "the time zone"
+        with suppress(ValueError):
+            found = parse_zone(clock)
+            if zone and zone != found:
+                self._leave(what, f"the site keeps {found}, so {zone} is not written")
+            return found
+        if zone:
+            return zone
+        offset = read_clock(clock)
+        hours = offset.utcoffset(None) / timedelta(hours=1) if isinstance(offset, timezone) else None
+        if hours is None:
+            self._leave(what, "the export does not name the newsroom's: UTC is written, correct it in site.toml")
+            return "UTC"
+        with suppress(ValueError):
+            found = parse_zone(f"Etc/GMT{-hours:+g}" if hours else "UTC")  # these are named the other way around
+            self._leave(what, f"the site keeps {clock}, without summer time: {found} is written, or say --time-zone")
+            return found
+        self._leave(what, f"the site keeps {clock}, which no zone has: UTC is written, correct it in site.toml")
+        return "UTC"
 
     def _owner(self) -> list[tuple[str, dict[str, Any]]]:
         return [
@@ -127,7 +161,7 @@ class _Move:
     def _ads(self) -> list[_Row]:
         rows: dict[int, _Row] = {}
         for ad in self._export.ads:
-            what = _what("ad", ad.id, ad.title)
+            what = say_what("ad", ad.id, ad.title)
             if ad.id in rows:
                 self._leave(what, "another ad has the same id")
                 continue
@@ -150,6 +184,8 @@ class _Move:
             self._leave(what, note)
         self._pictures |= made.pictures
         name, one = _name(ad.title, f"Ad {ad.id}"), f"ad-{ad.id}"
+        if ad.title and name != ad.title:
+            self._leave(what, f"its title cannot be a name as it is; it is {name!r} now")
         return [
             ("slot", {"id": ad.id, "name": name, "size": made.size}),
             ("line_item", {"id": one, "name": name, "campaign": _OWNER, "priority": "standard", "slots": [ad.id],
@@ -186,6 +222,8 @@ class _Move:
             targeting = _both(targeting_of(ad.display), targeting_of(ad.visitors))
             if targeting:
                 booking["targeting"] = targeting
+            for kind in {kind for terms in targeting.values() for kind in terms if kind in _FACTS}:
+                self._facts.setdefault(kind, []).append(f"ad-{ad.id}")
         except NoEqual as error:
             booking["weight"] = 0
             self._leave(
@@ -196,7 +234,10 @@ class _Move:
 
     def _goal(self, ad: OldAd, what: str) -> dict[str, Any]:
         """The tracking add-on ends an ad after so many impressions or clicks."""
-        limits = _limits(ad)
+        limits, unreadable = _limits(ad)
+        if unreadable:
+            self._leave(what, f"ends after {unreadable}, which cannot be read; it has weight 0, so it does not show")
+            return {"weight": 0}
         if not limits:
             return {}
         goal = next(iter(limits))
@@ -207,8 +248,11 @@ class _Move:
 
     # Groups and placements
 
-    def _group(self, group: OldGroup, slots: set[int]) -> _Row | None:
-        what = _what("group", group.id, group.name)
+    def _group(self, group: OldGroup, slots: set[int], *, again: bool) -> _Row | None:
+        what = say_what("group", group.id, group.name)
+        if again:
+            self._leave(what, "another group has the same id")
+            return None
         weights = {ad: weight for ad, weight in group.weights.items() if weight > 0 and ad in slots}
         if not weights:
             self._leave(what, "has no ad that was moved and has a weight")
@@ -225,8 +269,11 @@ class _Move:
             what, (("group", {"id": str(group.id), "name": _name(group.name, f"Group {group.id}"), "slots": members}),)
         )
 
-    def _placement(self, placement: OldPlacement, slots: set[int], groups: set[str]) -> _Row | None:
-        what = _what("placement", placement.key, placement.name)
+    def _placement(self, placement: OldPlacement, slots: set[int], groups: set[str], *, again: bool) -> _Row | None:
+        what = say_what("placement", placement.key[:80], placement.name)
+        if again:
+            self._leave(what, "another placement has the same id")
+            return None
         if not placement.published:
             self._leave(what, "is not published there")
             return None
@@ -242,6 +289,12 @@ class _Move:
             parse_word(placement.key)
         except ValueError as error:
             self._leave(what, f"its id {error}")
+            return None
+        if placement.conditions and placement.kind == "default":
+            self._leave(
+                what, "shows on some pages or to some readers alone, which a placement cannot say here; it stands in "
+                "pages by itself, so it is left out: target its bookings, then add it"
+            )  # fmt: skip
             return None
         if placement.kind != "default":
             where = _WHERE.get(placement.kind, f"as {placement.kind!r:.40}")
@@ -309,21 +362,29 @@ def _ends_sometime(ad: OldAd) -> bool:
     return ad.ends is None and ad.options.get("expiry_date") not in (None, False, 0, "", "0")
 
 
-def _limits(ad: OldAd) -> dict[str, int]:
-    """Measures of goals and how many of each, as the tracking add-on keeps them."""
+def _limits(ad: OldAd) -> tuple[dict[str, int], str]:
+    """Measures of goals and how many of each, as the tracking add-on keeps them; and what of these is no number."""
     tracking = ad.options.get("tracking")
-    keys = (("impressions", "impression_limit"), ("clicks", "click_limit"))
-    found = {goal: str(tracking.get(key)) for goal, key in keys} if isinstance(tracking, dict) else {}
-    return {goal: int(n) for goal, n in found.items() if re.fullmatch("[1-9][0-9]{0,11}", n, re.ASCII)}
+    found, unreadable = {}, []
+    for goal, key in (("impressions", "impression_limit"), ("clicks", "click_limit")):
+        kept = tracking.get(key) if isinstance(tracking, dict) else None
+        if kept in (None, False, 0, "", "0"):
+            continue
+        if isinstance(kept, int | str) and re.fullmatch("[1-9][0-9]{0,11}", str(kept).strip(), re.ASCII):
+            found[goal] = int(kept)
+        else:
+            unreadable.append(f"{kept!r:.40} {goal}")
+    return found, " and ".join(unreadable)
 
 
 def _is_paced(ad: OldAd) -> bool:
     """Whether it has a limit, which is spread over the time until its end."""
-    return ad.starts is not None and ad.ends is not None and ad.starts < ad.ends and bool(_limits(ad))
+    return ad.starts is not None and ad.ends is not None and ad.starts < ad.ends and bool(_limits(ad)[0])
 
 
-def _what(kind: str, number: object, name: str) -> str:
-    return f'{kind} {number} "{" ".join(name.split())[:60]}"' if name else f"{kind} {number}"
+def _printable(text: str) -> str:
+    """*text* in one line of moderate length, and nothing in it that a terminal obeys."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))[:500]
 
 
 def _name(text: str, other: str) -> str:

@@ -14,15 +14,14 @@ from adserver.errors import BadExport
 async def advanced_ads(call: Call) -> Response:
     """`wp adserver import` sends what Advanced Ads keeps, and writes the files that come back."""
     found = await read_json(call)
-    ads = found.get("ads") if isinstance(found, dict) else None
     try:
-        moved = await call.work(len(ads) if isinstance(ads, list) else 0, turn, found)
+        moved = await call.apart(turn, found)  # how long it takes is the export's choice: one ad may be long
     except BadExport as error:
         return problem_response(422, f"The body {error}.")
     return call.json(moved)
 
 
 def turn(found: Any) -> dict[str, Any]:
-    """The files by name, and what has no equal. Raises BadExport."""
+    """The files by name, and what is not as before. Raises BadExport."""
     moved = move(read_found(found))
     return {"files": moved.files, "left": [{"what": left.what, "why": left.why} for left in moved.left]}

@@ -186,8 +186,10 @@ class Call:
 
     async def work(self, lines: int, work: Callable[..., _T], *arguments: Any) -> _T:
         """Read or write a file of so many *lines*; a long one in a process of its own. Raises Refused."""
-        if lines <= _LONG:
-            return await self.aside(work, *arguments)
+        return await (self.aside if lines <= _LONG else self.apart)(work, *arguments)
+
+    async def apart(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """Do what may take seconds in a process of its own. Raises Refused."""
         try:
             return await apart(work, *arguments)
         except TooLong as error:

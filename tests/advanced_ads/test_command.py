@@ -33,8 +33,10 @@ def test_a_file_becomes_a_directory_that_check_finds_good(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().splitlines()
     assert lines[:3] == [f"{target}/site.toml", f"{target}/slots.toml", f"{target}/bookings.toml"]
-    assert lines[3].startswith('no equal: placement top "Top": Advanced Ads put it in the head of each page by itself')
-    assert lines[4:] == [f"Look at them, then: adserver check {target} && adserver apply {target}"]
+    assert lines[3].startswith('not as before: placement top "Top": Advanced Ads put it in the head of each page')
+    assert lines[4] == f"Look at them, then: adserver check {target} && adserver apply {target}"
+    assert "a directory is the whole catalog" in lines[5]
+    assert len(lines) == 6
     assert 'time_zone = "Europe/Oslo"' in (target / "site.toml").read_text()
     assert run("check", str(target)).returncode == 0
 
@@ -42,6 +44,27 @@ def test_a_file_becomes_a_directory_that_check_finds_good(tmp_path: Path) -> Non
     assert again.returncode == 1
     assert b"holds *.toml files already; name another directory or use --force" in again.stderr
     assert run("import", "advanced-ads", "-", "--to", str(target), "--force", data=FIRST.encode()).returncode == 0
+
+
+def test_an_instant_is_of_the_zone_that_is_said_for_the_file(tmp_path: Path) -> None:
+    """
+    Where the file names no zone, --time-zone is that of its instants, too; where it names one, that one stays.
+    """
+    ad = {"id": 7, "title": "Soup", "status": "future", "date": "2027-07-02 03:04:05", "content": "Soup"}
+    for zone, starts, said in (
+        ("", "2027-07-02 03:04:05+02:00", ""),
+        ("+05:00", "2027-07-02 00:04:05+02:00", ""),
+        ("Europe/London", "2027-07-02 03:04:05+01:00", "keeps Europe/London, so Europe/Oslo is not written"),
+    ):
+        target = tmp_path / f"config{zone.replace('/', '-')}"
+        export = {"advanced_ads_export": 1, "site": {"timezone": zone}, "ads": [ad]}
+        done = run(
+            "import", "advanced-ads", "-", "--to", str(target), "--time-zone", "Europe/Oslo",
+            data=json.dumps(export).encode(),
+        )  # fmt: skip
+        assert f"starts = {starts}" in (target / "bookings.toml").read_text()
+        assert said in done.stdout.decode()
+        assert ("not as before: the time zone" in done.stdout.decode()) == bool(said)
 
 
 def test_pictures_are_taken_from_the_uploads_and_from_nowhere_else(tmp_path: Path) -> None:

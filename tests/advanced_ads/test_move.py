@@ -16,7 +16,6 @@ from adserver.advanced_ads.move import Moved, move
 from adserver.catalog import Catalog
 from adserver.config_files import read_config
 from adserver.documents import Document
-from adserver.errors import BadExport
 
 BERLIN = {"url": "https://www.courier.example", "name": "The Courier", "timezone": "Europe/Berlin"}
 PLAIN = {"type": "plain", "width": 300, "height": 250}
@@ -143,13 +142,32 @@ click_url = "https://soup.example/?a=1&b=2"
 )  # fmt: skip
 def test_when_and_for_whom_it_shows_is_kept(options: dict[str, Any], fields: dict[str, Any]) -> None:
     """
-    Schedules and conditions that mean the same here are said exactly, and nothing is reported of them.
+    Schedules and conditions that mean the same here are said exactly; of them only what pages have to say is reported.
     """
     found = moved(ad({**PLAIN, **options}))
     [line_item] = tables(found)["line_item"]
     assert {name: line_item[name] for name in line_item if name in ("starts", "ends", "hours", "targeting")} == fields
     assert "weight" not in line_item
-    assert said(found) == []
+    told = [
+        kind for kind in ("country", "url") if any(kind in terms for terms in line_item.get("targeting", {}).values())
+    ]
+    assert [left.what for left in found.left] == [f"1 ad by {'address' if kind == 'url' else kind}" for kind in told]
+
+
+def test_who_has_to_say_what_is_targeted_is_said_once() -> None:
+    """
+    One line for all ads by country, one for all by address: who says these, and what happens where nobody does.
+    """
+    by_country = {**PLAIN, "visitors": [{"type": "geo_targeting", "operator": "is_not", "country": "AT"}]}
+    by_both = {**by_country, "conditions": [{"type": "request_uri", "operator": "start", "value": "/sport/"}]}
+    otherwise = "; where nobody says it, an ad for some is not shown, and one that excludes some is"
+    assert said(moved(ad(by_country), ad(by_both, id=13), ad(by_country, id=14, status="draft"))) == [
+        'ad 14 "Soup": is not published there (draft)',
+        "2 ads by country: adserver knows a reader's country by ADSERVER_COUNTRY_HEADER or ADSERVER_COUNTRY_FILE alone"
+        + otherwise,
+        "1 ad by address: WordPress and Django say a page's address; other templates and proxies have to pass url="
+        + otherwise,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +178,10 @@ def test_when_and_for_whom_it_shows_is_kept(options: dict[str, Any], fields: dic
         {"visitors": [{"type": "mobile", "value": []}]},
         {"visitors": [{"type": "geo_targeting", "country": "DE", "city": "Ulm"}]},
         {"visitors": [{"type": "geo_targeting", "country": "Bavaria"}]},
+        {"visitors": [{"type": "geo_targeting", "country": "UK"}]},
+        {"visitors": [{"type": "geo_targeting", "operator": "is_not", "country": "EU"}]},
+        {"tracking": {"impression_limit": "1,000"}},
+        {"tracking": {"impression_limit": 1000, "click_limit": [5]}},
         {"conditions": [{"type": "request_uri", "operator": "regex", "value": "/sport/"}]},
         {"conditions": [{"type": "request_uri", "operator": "start", "value": "/søk?a"}]},
         {"visitors": [{"type": "mobile", "operator": "is"}, {"type": "loggedin", "connector": "or"}]},
@@ -207,13 +229,24 @@ def test_what_begins_later_begins_by_the_sites_clock() -> None:
     offset = moved(ad(**later), site={**BERLIN, "timezone": "-03:30"})
     assert tables(offset)["line_item"][0]["starts"] == datetime.fromisoformat("2027-07-02T03:04:05-03:30")
     assert said(offset) == [
-        "the time zone: the export does not name the newsroom's: UTC is written, correct it in site.toml"
+        "the time zone: the site keeps -03:30, which no zone has: UTC is written, correct it in site.toml"
     ]
+    for clock, zone, why in (
+        ("+02:00", "Etc/GMT-2", "the site keeps +02:00, without summer time: Etc/GMT-2 is written, or say --time-zone"),
+        ("", "UTC", "the export does not name the newsroom's: UTC is written, correct it in site.toml"),
+        ("Mars/Base", "UTC", "the export does not name the newsroom's: UTC is written, correct it in site.toml"),
+    ):
+        found = moved(ad(**later), site={**BERLIN, "timezone": clock})
+        assert tables(found)["site"]["time_zone"] == zone
+        assert said(found) == [f"the time zone: {why}"]
+    [line_item] = tables(moved(ad(**later), site={**BERLIN, "timezone": "+02:00"}))["line_item"]
+    assert line_item["starts"] == datetime.fromisoformat("2027-07-02T03:04:05+02:00")
     exact = moved(ad(**later, date_gmt="2027-07-02 00:00:00"))
     assert tables(exact)["line_item"][0]["starts"] == datetime(2027, 7, 2, tzinfo=UTC)
     assert "starts" not in tables(moved(ad(date="2027-07-02 03:04:05")))["line_item"][0], "it is published already"
-    with pytest.raises(BadExport, match=r"ads\[0\] says '2027-13-02' as its date"):
-        moved(ad(status="future", date="2027-13-02"))
+    assert said(moved(ad(status="future", date="2027-13-02"))) == [
+        "ad 12 \"Soup\": says '2027-13-02' as its date; expected such as '2026-01-02 03:04:05'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +258,9 @@ def test_what_begins_later_begins_by_the_sites_clock() -> None:
         ({"options": {**PLAIN, "type": "adsense"}}, "is an AdSense unit: AdSense's own code can be booked as a tag"),
         ({"options": {**PLAIN, "type": "rabbit"}}, "is of the type 'rabbit', which is not known here"),
         ({"content": "<?php echo 1;"}, "runs PHP when it is shown"),
-        ({"content": "Buy [product id='4']"}, "holds shortcodes of WordPress"),
+        ({"content": "Buy [product id='4']"}, "as a shortcode of WordPress it would show as it is written here"),
+        ({"content": "[gallery]"}, "holds '[gallery]'"),
+        ({"content": "[box]Soup[/box]"}, "holds '[box]'"),
         ({"content": " \n"}, "is empty"),
         ({"options": {"type": "image"}}, "is a picture whose file Advanced Ads does not name"),
         ({"content": "x" * 70_000}, "has 70,000 characters of HTML; at most 65,536"),
@@ -255,7 +290,20 @@ def test_what_cannot_be_moved_is_left_and_said(changes: dict[str, Any], why: str
         ({"url": "javascript:alert(1)"}, "Soup", {"html": "Soup"}, ["leads nowhere now"]),
         ({"url": "https://soup.example/?ad=[AD_ID]"}, "Soup", {"html": "Soup"}, ["has placeholders"]),
         ({}, '<a href="https://a.example/">A</a><a href="https://b.example/">B</a>',
-         {"html": '<a href="https://a.example/">A</a><a href="https://b.example/">B</a>'}, []),
+         {"html": '<a href="https://a.example/">A</a><a href="https://b.example/">B</a>'},
+         ["has 2 links, and one is counted: clicks on these are not"]),
+        ({}, '<a href="/soup">Soup</a>', {"html": '<a href="/soup">Soup</a>'}, ["clicks on it are not counted"]),
+        ({}, "<a data-href='x' HREF=https://soup.example/ >Soup</a>",
+         {"html": "<a data-href='x' href=\"{click_url}\" >Soup</a>", "click_url": "https://soup.example/"}, []),
+        ({}, '<map><area href="https://soup.example/"></map><!-- <a href="https://b.example/"> -->',
+         {"html": '<map><area href="{click_url}"></map><!-- <a href="https://b.example/"> -->'}, []),
+        ({"url": "https://soup.example/"}, "<article>Soup</article>",
+         {"html": '<a href="{click_url}"><article>Soup</article></a>'}, []),
+        ({}, '<a href="%link%">Soup</a> %link%', {"html": "<a >Soup</a> "}, ["has no link to stand for"]),
+        ({"url": "https://soup.example/"}, "<script>run()</script>", {"kind": "tag"},
+         ["counted only where its code uses {click_url}", "third-party tag"]),
+        ({"output": {"custom-code": "<hr>"}}, "Soup", {"html": "Soup"}, ["the code that is to follow it is left out"]),
+        ({}, "[Anzeige] <p class='[x y]'>Soup [1]</p>", {"html": "[Anzeige] <p class='[x y]'>Soup [1]</p>"}, []),
         ({}, "<script>run([1])</script>", {"kind": "tag", "html": "<script>run([1])</script>"}, ["third-party tag"]),
         ({}, "<b onclick='x'>Soup</b>", {"kind": "tag"}, ["third-party tag"]),
         ({}, '<p style="color:red">Soup</p>', {"kind": "html"}, ["its own styles are taken out"]),
@@ -325,6 +373,40 @@ def test_pictures_are_shown_from_the_site_or_taken_along(tmp_path: Path) -> None
     assert "it is shown from the site instead" in broken.left[0].why
 
 
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"width": 300, "height": 250}, "300x250"),
+        ({"width": 300}, "300x250"),
+        ({"height": 1000}, "1200x1000"),
+        ({}, "600x500"),
+    ],
+)
+def test_a_slot_keeps_the_size_it_has_on_the_page(options: dict[str, Any], size: str) -> None:
+    """
+    Width and height are of one source, and a file of other dimensions does not change them: it is shown from the site.
+    """
+    given_ = export(
+        ad({"type": "image", "url": "https://soup.example/", "image_id": 17, **options}, ""), media=[PICTURE]
+    )
+    found = move(read_found(given_), lambda _: png(1000, 830))
+    assert tables(found)["slot"][0]["size"] == tables(found)["creative"][0]["size"] == size
+    assert tables(found)["creative"][0]["kind"] == "html"
+    [left] = found.left
+    assert left.why.startswith(f"its picture has 1000x830 pixels; expected {size}, or twice as many each way; ")
+
+
+@pytest.mark.parametrize("piece", ["<a ", '<a "', "<!--", "<script", "<a x='", "[a ", "<p on", '<a href="'])
+def test_markup_that_never_closes_holds_nobody_up(piece: str) -> None:
+    """
+    The longest ads of pieces that begin something take as long as any: expressions that look at each character once for
+    each piece take 3 to 26 seconds an ad, and with sixty of them longer than the time that any test is given.
+    """
+    content = piece * (65_000 // len(piece))
+    found = moved(*(ad(content=content, id=n) for n in range(1, 61)))
+    assert found.files
+
+
 def test_groups_and_placements_keep_their_names_and_weights() -> None:
     """
     Members by weight, 10 where none is kept; who has none, or was not moved, is not in it.
@@ -344,6 +426,8 @@ def test_groups_and_placements_keep_their_names_and_weights() -> None:
             "none": {"type": "default", "name": "None", "item": "ad_" + "1" * 5000},
             "Loud": {"type": "default", "name": "Loud", "item": "ad_12"},
             "hidden": {"type": "default", "name": "Hidden", "item": "ad_12", "status": "draft"},
+            "some": {"name": "Some", "item": "ad_12", "options": {"placement_conditions": {"display": ["x"]}}},
+            "\x1b[2J": {"name": "Red\nthen", "item": "ad_12"},
         },
     )  # fmt: skip
     all_of_it = tables(found)
@@ -358,9 +442,35 @@ def test_groups_and_placements_keep_their_names_and_weights() -> None:
         'ad 15 "Soup"',
         'group 5 "Side & rail"', 'group 5 "Side & rail"', 'group 6 "Empty"',
         'placement rail "Rail"', 'placement rail "Rail"', 'placement gone "Gone"', 'placement none "None"',
-        'placement Loud "Loud"', 'placement hidden "Hidden"',
+        'placement Loud "Loud"', 'placement hidden "Hidden"', 'placement some "Some"', 'placement \ufffd[2J "Red then"',
     ]  # fmt: skip
+    assert "it stands in pages by itself, so it is left out" in found.left[-2].why
     assert '[the_ad_placement id="rail"]' in found.left[4].why
+
+
+def test_of_two_with_one_id_the_first_is_kept() -> None:
+    """
+    The other is left and said, and does not take the first with it.
+    """
+    group = {"id": 5, "name": "Rail", "options": [], "weights": {"12": 3}}
+    top = {"key": "top", "name": "Top", "item": "ad_12"}
+    found = moved(ad(), groups=[group, group], placements=[top, {**top, "name": "Again"}])
+    assert [one["id"] for one in tables(found)["group"]] == ["5"]
+    assert [one["name"] for one in tables(found)["placement"]] == ["Top"]
+    assert said(found) == [
+        'group 5 "Rail": another group has the same id',
+        'placement top "Again": another placement has the same id',
+    ]
+
+
+def test_a_title_that_cannot_be_a_name_is_said() -> None:
+    """
+    It is called by its number then, or by as much as fits; one without a title is called so without a word.
+    """
+    found = moved(ad(title="\u202e"), ad(id=13, title="x" * 201), ad(id=14, title=""))
+    assert [one["name"] for one in tables(found)["slot"]] == ["Ad 12", "x" * 200, "Ad 14"]
+    assert [left.what.split()[1] for left in found.left] == ["12", "13"]
+    assert "it is 'Ad 12' now" in found.left[0].why
 
 
 def test_limits_become_goals() -> None:

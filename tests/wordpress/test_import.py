@@ -190,8 +190,8 @@ def test_import_writes_the_files_and_says_what_was_left_out(
     directory = tmp_path / "new" / "config"
     assert (code, forced) == (0, 0)
     assert said == (
-        "Warning: no equal: ad 3: it runs PHP\n"
-        f"Success: Files in {directory}: 2. Without an equal: 1. Look at them, then: adserver check {directory}"
+        "Warning: not as before: ad 3: it runs PHP\n"
+        f"Success: Files in {directory}: 2. Not as before: 1. Look at them, then: adserver check {directory}"
     )
     assert {file.name: file.read_text("utf-8") for file in directory.iterdir()} == GOOD["files"]
     assert again == (
@@ -299,7 +299,7 @@ def test_a_site_is_moved_to_a_real_service_and_shows_its_ads_there(
         directory = tmp_path / "moved"
         code, said = site.command("adserver import", str(directory), service=service.url, token=token)
         assert code == 0, said
-        assert "Warning: no equal: ad" in said
+        assert "Warning: not as before: ad" in said
         service.run("check", str(directory))
         service.run("apply", str(directory), "--force")
         shown = seeded["ads"][-1]

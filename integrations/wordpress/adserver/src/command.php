@@ -61,9 +61,9 @@ final class Command {
 			return;
 		}
 		foreach ( $left as $one ) {
-			\WP_CLI::warning( "no equal: {$one['what']}: {$one['why']}" );
+			\WP_CLI::warning( "not as before: {$one['what']}: {$one['why']}" );
 		}
-		\WP_CLI::success( sprintf( 'Files in %1$s: %2$d. Without an equal: %3$d. Look at them, then: adserver check %1$s', $directory, count( $files ), count( $left ) ) );
+		\WP_CLI::success( sprintf( 'Files in %1$s: %2$d. Not as before: %3$d. Look at them, then: adserver check %1$s', $directory, count( $files ), count( $left ) ) );
 	}
 
 	/**
