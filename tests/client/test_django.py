@@ -5,15 +5,20 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.core.checks import run_checks
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.middleware.cache import FetchFromCacheMiddleware, UpdateCacheMiddleware
 from django.test import RequestFactory, override_settings
 
 from adserver import client
+from adserver.client.django.apps import MIDDLEWARE
 from adserver.client.django.middleware import ads
 from adserver.client.django.sites import read_settings
 from tests.client import sites  # noqa: F401 - configures Django
-from tests.service.live import Service
+from tests.service.live import Service, tokens
+
+KEEP = "django.middleware.cache.UpdateCacheMiddleware"
 
 
 @pytest.fixture
@@ -45,6 +50,7 @@ def test_a_good_site_passes_the_check() -> None:
         ({"ADSERVER": {"url": "http://a", "budget": 1}}, "expected such as {'url'"),
         ({"ADSERVER": {"url": "http://a", "about": "no.such.module"}}, "No module named 'no'"),
         ({"ADSERVER": {"url": "http://a"}, "MIDDLEWARE": []}, "No middleware fills"),
+        ({"ADSERVER": {"url": "http://a"}, "MIDDLEWARE": [KEEP, MIDDLEWARE]}, "Pages with ads are not cached"),
     ],
 )
 def test_the_check_says_what_is_wrong(settings: dict[str, Any], said: str) -> None:
@@ -54,6 +60,53 @@ def test_the_check_says_what_is_wrong(settings: dict[str, Any], said: str) -> No
     with override_settings(**settings):
         [problem] = run_checks()
     assert said in problem.msg
+
+
+@pytest.mark.parametrize(
+    ("form", "before", "after"),
+    [
+        ("html", {}, {"private", "no-store"}),
+        ("html", {"Cache-Control": "public, max-age=60"}, {"private", "no-store", "max-age=60"}),
+        ("placeholder", {"Cache-Control": "public, max-age=60"}, {"public", "max-age=60"}),
+        ("placeholder", {}, set()),
+    ],
+)
+def test_a_page_whose_ads_count_one_view_is_kept_by_nobody(
+    answer: Callable[..., HttpResponse], form: str, before: dict[str, str], after: set[str]
+) -> None:
+    """
+    What was to be kept for all is for one reader once there are tokens in it; placeholders are for all.
+    """
+    answered = answer(HttpResponse(str(client.ad(889990)), headers=before), format=form)
+    assert b"889990" in answered.content
+    assert {one.strip() for one in answered.get("Cache-Control", "").split(",") if one} == after
+    assert "Cache-Control" not in answer(HttpResponse("<p>No ads here"))
+
+
+def test_a_page_that_the_site_keeps_has_ads_of_its_own_for_each_view(service: Service) -> None:
+    """
+    In the documented order the cache holds marks; in the other order it holds nothing rather than one reader's tokens.
+    """
+    made: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        made.append(request.path)
+        return HttpResponse(str(client.ad(889990)))
+
+    def ask(*order: Callable[[Any], Any]) -> list[str]:
+        through: Any = FetchFromCacheMiddleware(view)
+        for one in reversed(order):
+            through = one(through)
+        requests = (RequestFactory(headers={"host": "news.example.com"}).get("/article") for _ in range(5))
+        return [str(through(request).content.decode()) for request in requests]
+
+    with override_settings(ADSERVER={"url": service.url, "budget_s": 20}), closing(read_settings()[0]):
+        for order, times in (((ads, UpdateCacheMiddleware), 1), ((UpdateCacheMiddleware, ads), 5)):
+            cache.clear()
+            made.clear()
+            pages = ask(*order)
+            assert len(made) == times
+            assert len({token for page in pages for token in tokens(page)}) == 5
 
 
 def test_a_length_that_was_said_stays_true(answer: Callable[..., HttpResponse]) -> None:

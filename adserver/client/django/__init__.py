@@ -3,7 +3,7 @@
 In the settings:
 
     INSTALLED_APPS = [..., "adserver.client.django"]
-    MIDDLEWARE = [..., "adserver.client.django.middleware.ads"]          # last, or at least behind gzip and caches
+    MIDDLEWARE = [..., "adserver.client.django.middleware.ads", ...]     # behind gzip, before UpdateCacheMiddleware
     ADSERVER = {"url": "http://127.0.0.1:8000"}
 
 In a template, after `{% load adserver %}`: `{% ad 889990 %}` and `{{ article.body|safe|ads }}`. Tags leave marks, and

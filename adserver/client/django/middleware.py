@@ -2,14 +2,17 @@
 
 What is said of the page: its address without query, its language, the reader's User-Agent, `Sec-GPC` and `DNT`; over
 that what the site's function `about` says; over that what a view puts into `request.adserver`, a dict.
-Put it behind whatever compresses or keeps pages. Streamed responses are left as they are, with the marks, which no
-reader sees; a HEAD request asks for no ads.
+Put it behind whatever compresses pages and before what keeps them: a kept page has its marks then, and each view of it
+ads of its own. A page with ads says `private, no-store`, because its tokens count once; one with placeholders, which a
+cache may keep, says nothing. Streamed responses are left as they are, with the marks, which no reader sees; a HEAD
+request asks for no ads.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
+from django.utils.cache import patch_cache_control
 from django.utils.decorators import sync_and_async_middleware
 from django.utils.translation import get_language
 
@@ -30,7 +33,8 @@ def ads(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
             page = _page(response)
             if page is not None:
                 found = _client(request)
-                _put(response, await found[0].fill_async(page, found[1]) if found else marks.fill(page, ()))
+                filled = await found[0].fill_async(page, found[1]) if found else marks.fill(page, ())
+                _put(response, filled, counted=_is_counted(found))
             return response
 
         return answer_async
@@ -40,7 +44,8 @@ def ads(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
         page = _page(response)
         if page is not None:
             found = _client(request)
-            _put(response, found[0].fill(page, found[1]) if found else marks.fill(page, ()))
+            filled = found[0].fill(page, found[1]) if found else marks.fill(page, ())
+            _put(response, filled, counted=_is_counted(found))
         return response
 
     return answer
@@ -63,6 +68,11 @@ def _client(request: Any) -> tuple[client.Client, dict[str, Any]] | None:
         except Exception as error:
             client.tell_once(f"what is said of a page: {type(error).__name__}: {error}")
     return ads, facts
+
+
+def _is_counted(found: tuple[client.Client, dict[str, Any]] | None) -> bool:
+    """Whether the page's ads count its one view; without ads it is none to keep either."""
+    return found is None or found[1].get("format", found[0].form) == "html"
 
 
 def _of_request(request: Any) -> dict[str, Any]:
@@ -91,8 +101,10 @@ def _page(response: Any) -> str | None:
         return None
 
 
-def _put(response: Any, page: str) -> None:
+def _put(response: Any, page: str, *, counted: bool) -> None:
     try:
+        if counted:
+            patch_cache_control(response, private=True, no_store=True)
         response.content = page.encode(response.charset, "xmlcharrefreplace")
         if response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
