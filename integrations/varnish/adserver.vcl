@@ -3,7 +3,7 @@
 # For Varnish 6.6 or newer: /etc/varnish/default.vcl. Change the two addresses: where the site is, and where adserver
 # is. In a page, an ad goes where this stands (mind the &amp;):
 #
-#     <esi:include src="/_ads/889990?section=sport&amp;tag=football&amp;lang=en"/>
+#     <esi:include src="/_ads/889990?section=sport&amp;tag=football&amp;lang=en&amp;url=/sport/final"/>
 #
 # Varnish asks for one ad after the other, so six that hang hold a page up for six times the time below. The probe
 # notices within some two seconds, and from then on nobody waits; a server that is stopped is noticed at once.

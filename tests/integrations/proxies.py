@@ -28,7 +28,10 @@ _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 class Site:
-    """The site behind the proxy: it serves the example's page. *asked* counts how often it did."""
+    """The site behind the proxy: it serves the example's page, and says in it for which host and cookie it is.
+
+    *asked* counts how often it did.
+    """
 
     def __init__(self, page: str) -> None:
         self.page = page
@@ -40,7 +43,8 @@ class Site:
 
             def do_GET(self) -> None:
                 site.asked += 1
-                body = site.page.encode()
+                page = site.page.replace("HOST", self.headers["host"])
+                body = page.replace("COOKIE", self.headers.get("cookie", "nobody")).encode()
                 self.send_response(200)
                 self.send_header("content-type", "text/html; charset=utf-8")
                 self.send_header("cache-control", "max-age=60")

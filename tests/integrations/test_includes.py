@@ -71,6 +71,27 @@ def test_each_view_of_a_cached_page_has_ads_of_its_own(service: Service, kind: s
     assert len(set(found)) == len(found) == 50 * 6
 
 
+def test_a_page_is_kept_for_whom_it_was_made(service: Service, kind: str, site: Site, tmp_path: Path) -> None:
+    """
+    Two hosts are two pages, and what was made for a reader with a cookie or a login is shown to nobody else.
+    """
+    site.page = f"<title>HOST, COOKIE</title>{site.page}"
+
+    def title(**headers: str) -> str:
+        found = re.search("<title>(.*?)</title>", http.get("/article", headers=headers).text)
+        assert found
+        return found[1]
+
+    with proxy(kind, tmp_path, site.address, address(service.url)) as url, client(url) as http:
+        for _ in range(2):
+            assert title(host="one.example") == "one.example, nobody"
+            assert title(host="two.example") == "two.example, nobody"
+            assert title(host="one.example", cookie="ann") == "one.example, ann"
+            assert title(host="one.example", cookie="bob") == "one.example, bob"
+            assert title(host="one.example", authorization="Basic eA==") == "one.example, nobody"
+    assert site.asked == 2 + 2 * 3, "the two pages for everybody are kept, the others made each time"
+
+
 def test_what_is_no_ad_leaves_no_trace(service: Service, kind: str, site: Site, tmp_path: Path) -> None:
     """
     An empty slot, one nobody knows and a question the service refuses: nothing in their places, all else there.
