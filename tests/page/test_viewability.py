@@ -6,6 +6,7 @@ The page's clock is held, so that 0.9 s are 0.9 s on any machine; what is on the
 import pytest
 
 from tests.page.conftest import LARGE, TALL, Reader, placeholder
+from tests.service.live import eventually
 
 pytestmark = pytest.mark.system
 
@@ -185,6 +186,29 @@ def test_a_view_that_was_not_made_safe_is_sent_again(reader: Reader) -> None:
     assert run(reader, 60_000) == 3
     assert len(set(reader.asked("v"))) == 1
     assert answers == []
+
+
+def test_who_leaves_early_has_been_counted_all_the_same(reader: Reader) -> None:
+    """
+    What is not safe yet when the page is left goes by `sendBeacon`, which arrives although the page and its retries are
+    gone.
+    """
+
+    def counted() -> int:
+        rows = {row["slot"]: row for row in reader.service.http.get("/api/report").json()["rows"]}
+        return int(rows.get(TALL, {}).get("viewables", 0))
+
+    before = counted()
+    reader.context.route("**/v/*", lambda route: route.fulfill(status=503))
+    ready(reader, TALL)
+    show(reader, 600)
+    assert run(reader, 1000) == 1
+    reader.context.unroute("**/v/*")
+
+    reader.site.pages["/next"] = "<title>Another page</title>"
+    reader.page.goto(reader.site.url + "/next")
+
+    eventually(lambda: counted() == before + 1, what="the view")
 
 
 def test_snippets_that_came_with_the_page_are_measured_too(reader: Reader) -> None:
