@@ -203,9 +203,10 @@ class Running:
 
 
 @contextmanager
-def running_provider() -> Iterator[Running]:
+def running_provider(host: str = "127.0.0.1") -> Iterator[Running]:
+    """One that calls itself *host*: to a browser `localhost` is another site than `127.0.0.1`."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.console.provider"]
+    command = [sys.executable, "-m", "tests.console.provider", host]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -219,7 +220,7 @@ def running_provider() -> Iterator[Running]:
 def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Handler.provider = Provider()
-    Handler.provider.url = f"http://127.0.0.1:{server.server_port}"
+    Handler.provider.url = f"http://{sys.argv[1]}:{server.server_port}"
     print(Handler.provider.url, flush=True)
     server.serve_forever()
 

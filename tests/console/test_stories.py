@@ -29,6 +29,8 @@ from adserver.console.web import COOKIE
 from adserver.model import SlotId
 from adserver.store import Store
 from tests.console.desks import PASSWORD, TEST, Desk
+from tests.console.provider import CLIENT, SECRET, running_provider
+from tests.service.live import Service, free_port
 
 pytestmark = pytest.mark.system
 
@@ -443,3 +445,36 @@ def test_one_slot_of_many_is_found(context: BrowserContext, watched: Watched) ->
     assert page.locator('input[value="770001"]').is_checked()
     page.get_by_label("Find a slot").fill("")
     expect(page.locator("#places label:visible")).to_have_count(78)
+
+
+def test_somebody_signs_in_at_the_organisations_provider(chromium: Browser, tmp_path: Path) -> None:
+    """
+    From a page that was asked for, by another site, back to that page, signed in; the session's cookie, which no other
+    site's link brings along, is there by then. Refused, it is said why, and who is refused has no session.
+    """
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    port = free_port()
+    with running_provider("localhost") as idp:
+        environ = {
+            "ADSERVER_OIDC_ISSUER": idp.url, "ADSERVER_OIDC_CLIENT_ID": CLIENT,
+            "ADSERVER_OIDC_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
+            "ADSERVER_OIDC_DOMAINS": "courier.example", "ADSERVER_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        }  # fmt: skip
+        service = Service(tmp_path / "service", port=port, environ=environ)
+        service.start()
+        try:
+            page = chromium.new_context().new_page()
+            page.goto(f"{service.url}/console/line-items?q=bread")
+            page.get_by_role("link", name="Sign in with your organisation").click()
+            page.wait_for_url(f"{service.url}/console/line-items?q=bread")
+            expect(page.get_by_role("contentinfo")).to_contain_text("ann@courier.example (viewer)")
+
+            idp.does(claims={"email": "eve@elsewhere.example"})
+            other = chromium.new_context().new_page()
+            other.goto(f"{service.url}/console/calendar")
+            other.get_by_role("link", name="Sign in with your organisation").click()
+            expect(other.locator("p.bad")).to_contain_text("not of a domain that may sign in")
+            assert COOKIE not in {one["name"] for one in other.context.cookies()}
+        finally:
+            service.stop()
