@@ -19,7 +19,7 @@ import tomli_w
 from msgspec import Struct
 from PIL import Image
 
-from adserver.catalog import check
+from adserver.checks import check
 from adserver.documents import TABLES, Document, Entry, Known, read_tables
 from adserver.errors import ConfigError, Problem
 from adserver.fields import CAP_UNITS_S

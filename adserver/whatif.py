@@ -13,7 +13,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from adserver.catalog import Catalog, check, fits, last_instant
+from adserver.catalog import Catalog, fits, last_instant
+from adserver.checks import check
 from adserver.documents import Document, Entry, read_tables
 from adserver.errors import Problem
 from adserver.forecast import SURE, Asked, Before, Forecast, View, gather, rate_of, replay, replay_asked

@@ -11,7 +11,8 @@ from typing import Any
 
 from msgspec import structs
 
-from adserver.catalog import Ad, Catalog, check
+from adserver.catalog import Ad, Catalog
+from adserver.checks import check
 from adserver.documents import Document, Entry, read_tables
 from adserver.errors import Problem
 from adserver.model import (

@@ -17,7 +17,7 @@ from msgspec import Struct
 from adserver.advanced_ads.conditions import NoEqual, targeting_of
 from adserver.advanced_ads.creative import Made, NotMoved, Read, make_creative
 from adserver.advanced_ads.kept import Export, Left, OldAd, OldGroup, OldPlacement, read_clock, say_what
-from adserver.catalog import check
+from adserver.checks import check
 from adserver.documents import Entry, read_tables
 from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct, structs
 
-from adserver.catalog import check
+from adserver.checks import check
 from adserver.console.drafts import entries, find
 from adserver.console.pictures import Picture
 from adserver.console.sheet_times import instants

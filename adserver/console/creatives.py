@@ -6,7 +6,8 @@ from typing import Any
 from msgspec import structs
 from starlette.responses import Response
 
-from adserver.catalog import Ad, Catalog, ad_key, ad_name, check, fits
+from adserver.catalog import Ad, Catalog, ad_key, ad_name, fits
+from adserver.checks import check
 from adserver.console import drafts
 from adserver.console.booking import make_id, size_of
 from adserver.console.bookings import keep, page_of, put_seen, read_desk

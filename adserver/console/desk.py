@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from adserver import versions
-from adserver.catalog import check
+from adserver.checks import check
 from adserver.console.drafts import Clash, Draft, apply, clashes, entries, settle
 from adserver.console.pictures import Picture
 from adserver.documents import Document, Known

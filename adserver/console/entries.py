@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from adserver import documents
-from adserver.catalog import check
+from adserver.checks import check
 from adserver.config_files import raw_of, rows_of
 from adserver.console import drafts
 from adserver.console.drafts import Draft, entries, index

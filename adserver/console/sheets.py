@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 
-from adserver.catalog import check
+from adserver.checks import check
 from adserver.config_files import raw_of
 from adserver.console import sheet_files, sheet_times
 from adserver.console.booking import make_id

@@ -9,7 +9,8 @@ from msgspec import Struct, structs
 from starlette.responses import Response
 
 from adserver import report
-from adserver.catalog import PRIORITIES, Catalog, check
+from adserver.catalog import PRIORITIES, Catalog
+from adserver.checks import check
 from adserver.console import drafts
 from adserver.console.booking import parse_local
 from adserver.console.bookings import Desk, Listed, keep, page_of, put_seen, read_desk, state_of

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from adserver.catalog import Bookings, Catalog, _most_filled, ad_key, check
+from adserver.catalog import Bookings, Catalog, ad_key
+from adserver.checks import _most_filled, check
 from adserver.documents import Document, Known, read_tables
 from adserver.errors import Problem
 from adserver.model import Kind, PageRule, Placement, Priority, Slot, SlotId, WhenEmpty

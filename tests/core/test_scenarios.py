@@ -26,7 +26,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from adserver.catalog import Catalog, check
+from adserver.catalog import Catalog
+from adserver.checks import check
 from adserver.context import parse_query
 from adserver.decide import Decision, Filled, Lost, Page, decide
 from adserver.documents import TABLES, read_tables
