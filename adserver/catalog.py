@@ -1,8 +1,9 @@
 """Everything bookable as one immutable snapshot: indexed, ready to be decided on.
 
-Rules: it is made of a document that `checks` found nothing wrong with. A catalog never changes after it is made; what it remembers lazily (who is live in which stretch of time) is
-a function of its content alone. An ad is one creative of one line item in one slot, and its key is a hash of those
-three names: every worker and every machine gives it the same key without asking anybody.
+Rules: it is made of a document that `checks` found nothing wrong with, and never changes afterwards; what it remembers
+lazily (who is live in which stretch of time) is a function of its content alone. An ad is one creative of one line item
+in one slot, and its key is a hash of those three names: every worker and every machine gives it the same key without
+asking anybody.
 """
 
 import hashlib

@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import httpx
 import psutil  # type: ignore[import-untyped]
@@ -24,6 +26,7 @@ import redis
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY / "config"
 SLOTS = range(889977, 889995)
+NEWSROOM = ZoneInfo("Europe/Amsterdam")
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # made once: reading the root certificates takes 30 ms a client
 Found = TypeVar("Found")
@@ -39,6 +42,13 @@ def eventually(probe: Callable[[], Found | None], within_s: float = 10.0, what: 
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {within_s:g} s; at the end: {found!r:.500}")
         time.sleep(0.02)
+
+
+def coming(weekday: int, hour: int = 9) -> datetime:
+    """A *weekday* (Monday is 0) some weeks from now, at a full hour by the sample newsroom's clock."""
+    day = datetime.now(NEWSROOM).date() + timedelta(weeks=4)
+    day += timedelta(days=(weekday - day.weekday()) % 7)
+    return datetime(day.year, day.month, day.day, hour, tzinfo=NEWSROOM)
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.service.live import Service, eventually
+from tests.service.live import Service, coming, eventually
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,10 @@ def test_the_command_line_says_it_in_a_sentence_and_a_table(service: Service) ->
     """
     A roadblock of the travel pages shows in both boxes or in none; the table names who was passed over, and why.
     """
-    said = service.run("explain", "889990", "889991", "--section", "travel", "--at", "2027-03-10T09:00").stdout
-    assert "889990, 2027-03-10T09:00:00+01:00" in said
+    said = service.run(
+        "explain", "889990", "889991", "--section", "travel", "--at", f"{coming(2):%Y-%m-%dT%H:%M}"
+    ).stdout
+    assert f"889990, {coming(2).isoformat()}" in said
     assert said.count("Showing *Islands and winter, travel pages, both boxes* because it holds 25 % of this slot") == 2
     assert "until 1 January 2030" in said
     assert "it is for pages with section business or section housing, and this one has none of these" in said
@@ -72,13 +74,15 @@ def test_another_instant_is_explained_to_staff(service: Service) -> None:
     """
     With the staff token, as the preview of that instant; without it 403, and an instant that is none is 400.
     """
-    asked = "/api/explain/889991?section=business&at=2027-03-09T09:00"
+    asked = f"/api/explain/889991?section=business&at={coming(1):%Y-%m-%dT%H:%M}"
     staff = {"authorization": f"Bearer {(service.data / 'staff-token').read_text().strip()}"}
     told = service.http.get(asked, headers=staff)
-    assert told.json()["at"] == "2027-03-09T09:00:00+01:00"
+    assert told.json()["at"] == coming(1).isoformat()
     assert told.json()["line_item"] == "lindemeer-office-hours"
-    assert told.headers["adserver-preview"] == "2027-03-09T08:00:00+00:00"
-    sunday = service.http.get(asked.replace("03-09", "03-14"), headers=staff).json()
+    assert told.headers["adserver-preview"] == coming(1).astimezone(UTC).isoformat()
+    sunday = service.http.get(
+        f"/api/explain/889991?section=business&at={coming(6):%Y-%m-%dT%H:%M}", headers=staff
+    ).json()
     reasons = {one["line_item"]: one["step"] for one in sunday["candidates"]}
     assert reasons["lindemeer-office-hours"] == "hours"
     assert service.http.get(asked).status_code == 403

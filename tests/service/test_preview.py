@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from tests.service.live import Service, client, eventually, tokens
+from tests.service.live import Service, client, coming, eventually, tokens
 
-TUESDAY_NINE = "2027-03-09T09:00"
-SUNDAY_NINE = "2027-03-14T09:00"
+TUESDAY_NINE, SUNDAY_NINE = (f"{coming(weekday):%Y-%m-%dT%H:%M}" for weekday in (1, 6))
+MARKED = coming(1).astimezone(UTC).isoformat()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_another_hour_shows_what_will_show_then(service: Service, staff: httpx.C
     assert shown(staff, f"section=business&at={TUESDAY_NINE}") == "lindemeer-office-hours"
     assert shown(staff, f"section=business&at={SUNDAY_NINE}") != "lindemeer-office-hours"
     answer = staff.get(f"/ads/889991?section=business&at={TUESDAY_NINE}")
-    assert answer.headers["adserver-preview"] == "2027-03-09T08:00:00+00:00"
+    assert answer.headers["adserver-preview"] == MARKED
     assert ">PREVIEW Advertisement<" in answer.text
     assert "data-preview" in answer.text
     assert tokens(answer.text) == []
@@ -165,7 +165,7 @@ def test_goals_are_as_far_as_they_will_be(service: Service, staff: httpx.Client)
     A daily goal begins anew on another day; explain at the same instant agrees.
     """
     found = staff.get(f"/ads?id=889980&at={TUESDAY_NINE}").json()
-    assert found["preview"] == "2027-03-09T08:00:00+00:00"
+    assert found["preview"] == MARKED
     assert found["ads"]["889980"]["filled"]
     said = service.run("explain", "889980", "--at", TUESDAY_NINE).stdout
     assert "it has 3,000 impressions to deliver today" in said
