@@ -113,6 +113,7 @@ class Worker:
         room, per_second = settings.receipt_bytes, settings.receipts_per_second
         keeper = Keeper(settings.receipts, settings.receipt_days, room, per_second)
         answering = Answering(live, journal, mint, self._meter, settings.base_url, readers, caps, keeper)
+        answering.pacer.look_into(book)
         previews = Previews(live, answering, settings.store_url, read_staff_token(settings, keys), settings.base_url)
         listed = _address_file(settings)
         await listed.look()

@@ -59,12 +59,14 @@ def _print_explanations(found: list[Any]) -> None:
 
 async def _read(settings: Settings, at: str | None) -> tuple[Any, Any, float]:
     """The catalog that is live at the instant asked about, the pace its workers keep then, and that instant."""
+    from adserver.archive import open_book
     from adserver.catalog import Catalog
     from adserver.pacer import read_pace
     from adserver.publish import export
     from adserver.store import open_store
     from adserver.versions import read_version_at
 
+    book = open_book(settings.archive_url, settings.data)
     async with open_store(settings.store_url) as store:
         live = await export(store)
         if live is None:
@@ -72,7 +74,7 @@ async def _read(settings: Settings, at: str | None) -> tuple[Any, Any, float]:
         version, now = live[0], time.time()
         if at is None:
             catalog = Catalog(version.document, version.number)
-            return catalog, await read_pace(store, catalog, now), now
+            return catalog, await read_pace(store, catalog, now, book=book), now
         instant = _instant(at, version.document.site.time_zone, now)
         if instant < now:
             was = await read_version_at(store, instant)
@@ -80,7 +82,7 @@ async def _read(settings: Settings, at: str | None) -> tuple[Any, Any, float]:
                 raise BadQuestion(f"--at {at!r:.60}: nothing was published then; the first version came later")
             version = was
         catalog = Catalog(version.document, version.number)
-        return catalog, await read_pace(store, catalog, now, instant), instant
+        return catalog, await read_pace(store, catalog, now, instant, book=book), instant
 
 
 def _instant(text: str, time_zone: str, now: float) -> float:
@@ -207,6 +209,7 @@ def _sentence(name: str, one: Any, remedies: Any) -> str:
 
 async def _read_world(settings: Settings, days_ahead: int) -> Any:
     """The live document, and everything a forecast begins with."""
+    from adserver.archive import open_book
     from adserver.catalog import Catalog
     from adserver.curves import read_pages
     from adserver.days import Days
@@ -230,7 +233,7 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
         if not outlook.weeks:
             raise BadQuestion("no traffic is recorded yet; ask again when pages have asked for ads for some minutes")
         await correct(store, outlook, slots, days, now)
-        delivered = Delivered(everything=True)
+        delivered = Delivered(open_book(settings.archive_url, settings.data), everything=True)
         await delivered.refresh(store, catalog, days, now)
         views = [View(one.asks, one.context) for one in await read_pages(store, range(today - 7, today + 1))]
         whole, of_today = delivered.totals(), delivered.totals(today)

@@ -1,11 +1,15 @@
 """What line items have delivered so far, read from the counts: the present hour each time, closed days once.
 
-Net and by measure, as a report shows it; only ads of line items that somebody asks about are looked at.
+Net and by measure, as a report shows it; only ads of line items that somebody asks about are looked at. A flight may be
+longer than the store keeps a day's totals: what it has forgotten is in the archive.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping
 
+from adserver.archive import ArchiveUnavailable, Book
 from adserver.catalog import Catalog
 from adserver.days import Days
 from adserver.events import SUSPECT, Type
@@ -13,9 +17,14 @@ from adserver.model import LineItem
 from adserver.pacing import Figures
 from adserver.store import LATE, Store
 
+log = logging.getLogger(__name__)
+
 WHOLE_EVERY_S = 60.0
 CLOSED_EVERY_S = 600.0
 MOST_DAYS = 400
+"""Days looked back where no start is said, and none before them is in the archive."""
+_SURELY_KEPT_DAYS = 40
+"""However it is set up, the store has not forgotten what is younger."""
 _MAY_CHANGE_DAYS = 3
 """Days before yesterday that may not be sealed yet, so that events are still counted in them."""
 _HOURS = range(25)
@@ -39,7 +48,11 @@ class Delivered:
     day, costs no more than what is new.
     """
 
-    def __init__(self, *, everything: bool = False) -> None:
+    def __init__(self, book: Book | None = None, *, everything: bool = False) -> None:
+        self._book = book
+        self._archived: frozenset[int] | None = None
+        """The days that the archive holds; None before they are known, then nothing older is taken for nothing."""
+        self._archived_at = float("-inf")
         self._all = everything
         self._wanted: dict[str, LineItem] = {}
         self._names: dict[str, str] = {}
@@ -129,7 +142,8 @@ class Delivered:
         self._today = today
         if self._hours and today - 1 in self._hours and today not in self._hours:  # a new day has begun
             self._whole_at = float("-inf")
-        if catalog is not self._catalog or today != before:
+        if catalog is not self._catalog or today != before or self._archived is None:
+            await self._look_up(steady, anew=today != before)
             self._want(catalog, days)
         if not self._names:
             self._names = await store.ad_names()
@@ -146,6 +160,17 @@ class Delivered:
         if self._changed:
             self._complete, self._before, self._changed = self._find_complete(), None, not is_read
 
+    async def _look_up(self, steady: float, *, anew: bool) -> None:
+        """Which days the archive holds: once a day, and each minute while it is away."""
+        if self._book is None:
+            self._archived = frozenset()
+        elif anew or (self._archived is None and steady - self._archived_at >= WHOLE_EVERY_S):
+            self._archived_at = steady
+            try:
+                self._archived = frozenset(await asyncio.to_thread(self._book.days))
+            except ArchiveUnavailable as error:
+                log.warning("goals that began long ago wait: %s", error)
+
     def _want(self, catalog: Catalog, days: Days) -> None:
         """Follow the line items of *catalog* from now on."""
         line_items = {one.id: one for one in (catalog.document.line_items if self._all else catalog.measured)}
@@ -153,7 +178,9 @@ class Delivered:
             self._whole_at = float("-inf")
             self._asked = frozenset(line_items)
         self._wanted, self._catalog, self._changed = line_items, catalog, True
-        self._begins = {name: _first_day(one, days, self._today) for name, one in line_items.items()}
+        oldest = min(self._archived or (), default=self._today)
+        oldest = min(oldest, self._today - MOST_DAYS)  # nobody knows of anything before
+        self._begins = {name: max(_first_day(one, days), oldest) for name, one in line_items.items()}
 
     def _find_complete(self) -> frozenset[str]:
         """The line items of which every day since their start is known, but for today and yesterday."""
@@ -180,7 +207,7 @@ class Delivered:
                 if day >= today - 1 - _MAY_CHANGE_DAYS or await store.is_late_open(day):
                     del self._covered[day]
             self._closed_at, self._changed = steady, True
-        first = max(today - MOST_DAYS, min(self._begins.values(), default=today))
+        first = min(self._begins.values(), default=today)
         for day in [day for day in self._covered if day < first or day >= today - 1]:
             del self._covered[day]
             self._closed.pop(day, None)
@@ -196,15 +223,39 @@ class Delivered:
                 continue
             if {name for name, begins in self._begins.items() if begins <= day} <= covered:
                 continue
+            counts = await self._counts(store, day, today)
+            if counts is None:
+                return False
+            late = await store.counts(day, LATE) if await store.is_late_open(day) else {}
             found: By = {}
-            for part in ("", LATE) if await store.is_late_open(day) else ("",):
-                for by in self._sum(await store.counts(day, part)).values():
+            for part in (counts, late):
+                for by in self._sum(part).values():
                     for key, figures in by.items():
                         found.setdefault(key, Figures()).add(figures)
             self._closed[day], self._covered[day] = found, self._asked
             if budget_s is not None and time.monotonic() - steady >= budget_s:
                 return False
         return True
+
+    async def _counts(self, store: Store, day: int, today: int) -> Mapping[str, int] | None:
+        """A day's counts, of the archive where the store has forgotten them; None while nobody can tell."""
+        counts = await store.counts(day)
+        if counts or day >= today - _SURELY_KEPT_DAYS:
+            return counts
+        if self._archived is None:
+            return None
+        if self._book is None or day not in self._archived:
+            return counts
+        try:
+            page = await asyncio.to_thread(self._book.look, day)
+        except ArchiveUnavailable as error:
+            log.warning("goals that began long ago wait: %s", error)
+            self._archived = None
+            return None
+        if page is None:
+            return counts
+        self._names = {**page.ads, **self._names}
+        return page.counts
 
     async def _read_hours(self, store: Store, day: int, hours: Iterable[int]) -> dict[int, By]:
         if not self._wanted:
@@ -235,5 +286,5 @@ def _by_line_item(parts: Iterable[By]) -> dict[str, Figures]:
     return found
 
 
-def _first_day(line_item: LineItem, days: Days, today: int) -> int:
-    return today - MOST_DAYS if line_item.starts is None else days.locate(line_item.starts)[0]
+def _first_day(line_item: LineItem, days: Days) -> int:
+    return 0 if line_item.starts is None else days.locate(line_item.starts)[0]

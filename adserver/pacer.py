@@ -18,6 +18,7 @@ import msgspec
 
 from adserver import metrics
 from adserver.ages import Ages, read_ages
+from adserver.archive import Book
 from adserver.background import wait_for_any
 from adserver.catalog import Catalog
 from adserver.curves import Curves, put_away, read_day, read_live, settled
@@ -77,6 +78,8 @@ class Pacer:
         """Why nothing was heard of what is delivered, at the last look; None when it was."""
         self._name = secrets.token_hex(8)
         self._requests = requests
+        self.book: Book | None = None
+        """The archive, for what the store has forgotten; see `look_into`."""
         self._delivered = Delivered()
         self._outlook: Outlook | None = None
         self._heard: Heard | None = None
@@ -110,6 +113,10 @@ class Pacer:
             return None
         today, slots = self._learned
         return Known(self._heard, self._outlook, slots, today)
+
+    def look_into(self, book: Book) -> None:
+        """Read what the store has forgotten from *book*, of flights that are longer than it remembers."""
+        self.book, self._delivered = book, Delivered(book)
 
     async def run(self, current: Callable[[], Catalog], url: str, stopping: asyncio.Event) -> None:
         """Keep the pace of *current*'s catalog until *stopping* is set."""
@@ -217,18 +224,24 @@ class Pacer:
 
 
 async def read_pace(
-    store: Store, catalog: Catalog, now: float, at: float | None = None, known: Known | None = None
+    store: Store,
+    catalog: Catalog,
+    now: float,
+    at: float | None = None,
+    known: Known | None = None,
+    book: Book | None = None,
 ) -> Pace:
     """The pace that a worker keeps now, or kept or will keep *at* another instant, for who only asks.
 
-    A worker that asks says what it has *known*, so that what is to come needs no reading of all the days gone by.
+    What the store has forgotten is read from *book*. A worker that asks says what it has *known*, so that what is to
+    come needs no reading of all the days gone by.
     Raises StoreUnavailable or StoreRefused.
     """
     if not catalog.goals:
         return Pace()
     was = at is not None and at < now
     now = at if at is not None and was else now
-    days, planner, delivered = Days(catalog.document.site.time_zone), Planner({}), Delivered()
+    days, planner, delivered = Days(catalog.document.site.time_zone), Planner({}), Delivered(book)
     planner.follow(catalog)
     today, _ = days.locate(now)
     if known is not None and at is not None and not was and known.covers(planner, catalog, today):

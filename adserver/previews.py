@@ -110,9 +110,8 @@ class Previews:
                         raise BadQuery("Parameter 'at' lies before the first version that was published.")
                     document, number = version.document, version.number
                 catalog = await asyncio.to_thread(narrow, document, number, slots(document))
-                return Moment(
-                    catalog, instant, await read_pace(store, catalog, now, instant, self._answering.pacer.known)
-                )
+                pacer = self._answering.pacer
+                return Moment(catalog, instant, await read_pace(store, catalog, now, instant, pacer.known, pacer.book))
         except (StoreUnavailable, StoreRefused):
             raise BadQuery("Another instant cannot be looked at while the store is away.", 503) from None
 

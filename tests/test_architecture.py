@@ -98,9 +98,9 @@ EDGES = {
     "answers": "metrics",
     "forwarded": "answers",
     "curves": "store",
-    "delivered": "store",
+    "delivered": "archive store",
     "ages": "store",
-    "pacer": "ages background curves delivered metrics store",
+    "pacer": "ages archive background curves delivered metrics store",
     "caps": "metrics store",
     "chosen": "metrics store",
     "readers": "answers",
@@ -215,8 +215,8 @@ JOINED = {
     "app": " ".join([*LEAVES, *EDGES, "console.routes", "console.signin", "console.sums", "console.web"]),
     "supervisor": "config_files console.links disk embedded http_speed logs metrics publish reload secret settings"
     " store versions address_file",
-    "asking": "columns config_files console.desk console.drafts curves delivered keeping pacer publish settings store"
-    " versions",
+    "asking": "archive columns config_files console.desk console.drafts curves delivered keeping pacer publish settings"
+    " store versions",
     "accounts": "asking columns console.audit console.links console.people settings store",
     "importing": "advanced_ads.kept advanced_ads.move config_files settings",
     "cli": "__init__ accounts archive asking columns config_files importing publish reconcile reporting salvage"

@@ -252,7 +252,8 @@ async def preview_page(call: Call) -> Response:
     catalog = await call.aside(narrow, document, desk.number, slots_asked(article, document))
     pace = call.tools.answering.pacer.planner.pace if abs(at - call.now) <= 60 else Pace()
     if abs(at - call.now) > 60:
-        pace = await read_pace(call.store, catalog, call.now, at, call.tools.answering.pacer.known)
+        pacer = call.tools.answering.pacer
+        pace = await read_pace(call.store, catalog, call.now, at, pacer.known, pacer.book)
     device = call.query("device")
     context = know(section=call.query("section").lower(), tags=[call.query("tag").lower()], url=call.query("url"),
                    device=device if device in DEVICES else "", lang="en")  # fmt: skip

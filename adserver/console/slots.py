@@ -307,7 +307,7 @@ async def _explain(call: Call, catalog: Catalog, slot: SlotId, asked: Mapping[st
             catalog = await call.aside(narrow, old.document, old.number, (slot,))
         else:
             catalog = await call.aside(narrow, catalog.document, catalog.version, (slot,))
-        pace = await read_pace(call.store, catalog, call.now, at, answering.pacer.known)
+        pace = await read_pace(call.store, catalog, call.now, at, answering.pacer.known, answering.pacer.book)
     device = asked["device"] if asked["device"] in DEVICES else ""
     context = know(section=asked["section"], tags=[asked["tag"]], url=asked["url"], device=device)
     [found] = answering.explain_at(catalog, at, Page((slot,), context=context, held={}), pace)

@@ -198,9 +198,10 @@ def test_what_is_published_is_served(desk: Desk, sales: Program) -> None:
     """
     A change is in force for readers within two seconds, on every worker.
     """
+    flight = {"starts": "2026-01-01T00:00:00Z", "ends": "2090-01-01T00:00:00Z"}
     put = {
         "slot": [{"id": 100_777, "name": "Fresh", "sizes": ["300x250"]}],
-        "line_item": [{**UNPACED, "id": "fresh", "slots": [100_777], "starts": "2026-01-01T00:00:00Z"}],
+        "line_item": [{**UNPACED, **flight, "id": "fresh", "slots": [100_777]}],
     }
     number = sales.change("POST", "/api/catalog", {"put": put}).json()["version"]
 

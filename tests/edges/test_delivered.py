@@ -1,11 +1,13 @@
 """What line items have delivered, read from a real store's counts."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adserver import delivered
+from adserver.archive import Book, Closed, SqliteShelf
 from adserver.catalog import Catalog
 from adserver.days import Days
 from adserver.delivered import Delivered
@@ -173,5 +175,65 @@ def test_a_changed_goal_reads_nothing_again(with_store: Run) -> None:
         await found.refresh(store, second, DAYS, NOON + 86_400, 0.0)
         assert found.complete, "only the day that has become closed was read"
         assert found.totals() == {"paced": Figures(impressions=2)}
+
+    with_store(body)
+
+
+def old(day: int, n: int, of: Catalog) -> Closed:
+    """A closed day on which *of*'s ads were seen *n* times."""
+    [ad] = of.by_key.values()
+    return Closed(day=day, zone="", producers={}, counts={f"3:9:{ad.key.hex()}": n}, ads={ad.key.hex(): ad.name},
+                  missing=[], bits="")  # fmt: skip
+
+
+@pytest.mark.parametrize("starts", [NOON - 900 * 86_400, NOON - 10_000 * 86_400, None])
+def test_a_flight_may_be_longer_than_the_store_remembers(with_store: Run, tmp_path: Path, starts: float | None) -> None:
+    """
+    What the store has forgotten is in the archive: a goal is neither begun anew nor waits for what nobody knows.
+    """
+    of = catalog(line_item("paced", creatives=("a",), goal=Goal(100, Measure.IMPRESSIONS), starts=starts))
+    book = Book(SqliteShelf(tmp_path / "archive.sqlite"), "test")
+    for day, n in ((TODAY - 800, 5), (TODAY - 50, 7)):
+        book.write(old(day, n, of), {})
+
+    async def body(store: Store) -> None:
+        journal = Journal(store, of)
+        await journal.count(Type.IMPRESSION, "a", 2, day=TODAY - 100)
+        await journal.count(Type.IMPRESSION, "a", 1)
+        found = Delivered(book)
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.complete
+        assert found.totals() == {"paced": Figures(impressions=5 + 7 + 2 + 1)}
+        alone = Delivered()
+        await alone.refresh(store, of, DAYS, NOON)
+        assert alone.complete
+        assert alone.totals() == {"paced": Figures(impressions=2 + 1)}
+
+    with_store(body)
+
+
+def test_while_the_archive_is_away_only_what_it_might_know_waits(
+    with_store: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A goal that began before the store's memory ends is planned when the archive is back, the others at once.
+    """
+    monkeypatch.setattr(delivered, "WHOLE_EVERY_S", 0.0)
+    goal = Goal(9, Measure.IMPRESSIONS)
+    of = catalog(
+        line_item("old", creatives=("o",), goal=goal, starts=NOON - 90 * 86_400),
+        line_item("young", creatives=("y",), goal=goal, starts=NOON - 30 * 86_400),
+    )
+    (tmp_path / "archive.sqlite").write_bytes(b"no database" * 100)
+    book = Book(SqliteShelf(tmp_path / "archive.sqlite"), "test")
+
+    async def body(store: Store) -> None:
+        await Journal(store, of).count(Type.IMPRESSION, "y", 2)
+        found = Delivered(book)
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.totals() == {"young": Figures(impressions=2)}
+        (tmp_path / "archive.sqlite").unlink()
+        await found.refresh(store, of, DAYS, NOON)
+        assert found.totals() == {"young": Figures(impressions=2), "old": Figures()}
 
     with_store(body)
