@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
-from adserver.archive import ArchiveUnavailable, Book
+from adserver.archive import ArchiveUnavailable, Book, Closed
 from adserver.catalog import Catalog
 from adserver.days import Days
 from adserver.events import SUSPECT, Type
@@ -240,22 +240,24 @@ class Delivered:
     async def _counts(self, store: Store, day: int, today: int) -> Mapping[str, int] | None:
         """A day's counts, of the archive where the store has forgotten them; None while nobody can tell."""
         counts = await store.counts(day)
-        if counts or day >= today - _SURELY_KEPT_DAYS:
+        if counts or (self._archived is None and day >= today - _SURELY_KEPT_DAYS):
             return counts
         if self._archived is None:
             return None
         if self._book is None or day not in self._archived:
             return counts
         try:
-            page = await asyncio.to_thread(self._book.look, day)
+            pages = await asyncio.to_thread(_look, self._book, day)
         except ArchiveUnavailable as error:
             log.warning("goals that began long ago wait: %s", error)
             self._archived = None
             return None
-        if page is None:
-            return counts
-        self._names = {**page.ads, **self._names}
-        return page.counts
+        found: dict[str, int] = {}
+        for page in pages:
+            self._names = {**page.ads, **self._names}
+            for field, n in page.counts.items():
+                found[field] = found.get(field, 0) + n
+        return found
 
     async def _read_hours(self, store: Store, day: int, hours: Iterable[int]) -> dict[int, By]:
         if not self._wanted:
@@ -276,6 +278,11 @@ class Delivered:
                 figures = found.setdefault(int(hour), {}).setdefault((name[1], name[2]), Figures())
                 setattr(figures, figure, getattr(figures, figure) + n)
         return found
+
+
+def _look(book: Book, day: int) -> list[Closed]:
+    """A closed day, and what came late for it; the store forgets both at once."""
+    return [page for page in (book.look(day), book.late(day)) if page is not None]
 
 
 def _by_line_item(parts: Iterable[By]) -> dict[str, Figures]:

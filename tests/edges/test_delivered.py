@@ -189,12 +189,14 @@ def old(day: int, n: int, of: Catalog) -> Closed:
 @pytest.mark.parametrize("starts", [NOON - 900 * 86_400, NOON - 10_000 * 86_400, None])
 def test_a_flight_may_be_longer_than_the_store_remembers(with_store: Run, tmp_path: Path, starts: float | None) -> None:
     """
-    What the store has forgotten is in the archive: a goal is neither begun anew nor waits for what nobody knows.
+    What the store has forgotten, or has not yet got back after it was wiped, is in the archive: a goal is neither begun
+    anew nor waits for what nobody knows. What the store has is not counted twice.
     """
     of = catalog(line_item("paced", creatives=("a",), goal=Goal(100, Measure.IMPRESSIONS), starts=starts))
     book = Book(SqliteShelf(tmp_path / "archive.sqlite"), "test")
-    for day, n in ((TODAY - 800, 5), (TODAY - 50, 7)):
+    for day, n in ((TODAY - 800, 5), (TODAY - 50, 7), (TODAY - 20, 30), (TODAY - 100, 99)):
         book.write(old(day, n, of), {})
+    book.write_late(old(TODAY - 50, 1, of), {})
 
     async def body(store: Store) -> None:
         journal = Journal(store, of)
@@ -203,7 +205,7 @@ def test_a_flight_may_be_longer_than_the_store_remembers(with_store: Run, tmp_pa
         found = Delivered(book)
         await found.refresh(store, of, DAYS, NOON)
         assert found.complete
-        assert found.totals() == {"paced": Figures(impressions=5 + 7 + 2 + 1)}
+        assert found.totals() == {"paced": Figures(impressions=5 + 7 + 1 + 30 + 2 + 1)}
         alone = Delivered()
         await alone.refresh(store, of, DAYS, NOON)
         assert alone.complete
