@@ -81,6 +81,9 @@ class EmbeddedStore:
     def stop(self) -> None:
         if self._alive():
             self._server.stop(timeout=20)
+        if self._socket.parent != self._directory:
+            with contextlib.suppress(OSError):  # there is none, or something else is in it
+                self._socket.parent.rmdir()
 
 
 def _stop_leftover(path: Path) -> None:

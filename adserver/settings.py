@@ -4,11 +4,11 @@ import difflib
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, Struct
@@ -192,16 +192,20 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def store_url(self) -> str:
-        return self.redis_url or f"unix://{self.store_socket}"
+        return self.redis_url or f"unix://{quote(os.fsencode(self.store_socket))}"
 
     @property
     def store_socket(self) -> Path:
-        """The embedded store's socket: in the data directory, unless that path is longer than a socket's may be."""
+        """The embedded store's socket: in the data directory, unless that path is longer than a socket's may be.
+
+        Then it is below /tmp and not below TMPDIR, which may itself be deep, and which a command asked in another shell
+        may have of its own.
+        """
         path = (self.data / "valkey" / "valkey.sock").absolute()
         if len(os.fsencode(path)) <= _LONGEST_SOCKET:
             return path
         name = hashlib.blake2s(os.fsencode(path), digest_size=8).hexdigest()
-        return Path(tempfile.gettempdir()) / f"adserver-{os.getuid()}-{name}" / "valkey.sock"
+        return Path(f"/tmp/adserver-{os.getuid()}-{name}/valkey.sock")  # noqa: S108 - refused unless it is ours alone
 
     @property
     def staff(self) -> Networks:

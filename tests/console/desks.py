@@ -34,7 +34,7 @@ class Desk:
         """Run *body* on the service's own store."""
 
         async def main() -> T:
-            async with open_store(f"unix://{self.service.data / 'valkey' / 'valkey.sock'}") as store:
+            async with open_store(self.service.settings.store_url) as store:
                 return await body(store)
 
         with ThreadPoolExecutor(1) as thread:  # where a browser is driven, this thread has a loop of its own

@@ -1,12 +1,15 @@
 """Settings: flags before environment before defaults, and a sentence for everything that cannot be."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from redis.asyncio.connection import parse_url
 
 from adserver.settings import PREFIX, BadSetting, Settings, descriptions, read_settings, unknown_variables
+from adserver.store_url import parse_store_url
 
 OIDC = {"oidc_issuer": "https://login.example/realm", "oidc_client_id": "adserver", "oidc_domains": "courier.example"}
 
@@ -192,13 +195,27 @@ def test_urls_in_snippets_begin_with_the_public_address(given: dict[str, Any], u
     assert Settings(**given).base_url == url
 
 
-def test_a_socket_path_is_never_too_long(tmp_path: Path) -> None:
+def test_a_socket_path_is_never_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    In a deep data directory the embedded store's socket moves to the temporary one; the same place each time.
+    In a deep data directory the embedded store's socket moves below /tmp; the same place each time, whoever asks.
     """
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     short, deep = Settings(data_dir="/srv/var"), Settings(data_dir=str(tmp_path / ("x" * 120)))
 
     assert short.store_socket == Path("/srv/var/valkey/valkey.sock")
     assert len(str(deep.store_socket)) <= 103
     assert deep.store_socket == Settings(data_dir=deep.data_dir).store_socket
+    assert deep.store_socket.parent.parent == Path("/tmp")
     assert deep.store_socket != Settings(data_dir=deep.data_dir + "y").store_socket
+
+
+@pytest.mark.parametrize("name", ["var", "my data", "100%20", "a?db=3", "a#b", "séjour"])
+def test_the_embedded_store_is_reached_whatever_the_directory_is_called(name: str) -> None:
+    """
+    The URL that the client is given leads to the socket's path, letter for letter.
+    """
+    settings = Settings(data_dir=f"/srv/{name}")
+    parse_store_url(settings.store_url)
+
+    assert parse_url(settings.store_url)["path"] == str(settings.store_socket)

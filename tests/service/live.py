@@ -23,6 +23,8 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import redis
 
+from adserver.settings import Settings
+
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY / "config"
 SLOTS = range(889977, 889995)
@@ -117,6 +119,7 @@ class Service:
             "ADSERVER_DATA_DIR": str(self.data),
             **(environ or {}),
         }
+        self.settings = Settings(data_dir=str(self.data))
         self.url = ""
         self.http = client("http://unset.invalid")
 
@@ -199,6 +202,7 @@ class Service:
         assert left == []
         assert not _listening(self.port)
         assert not list(self.data.rglob("*.sock"))
+        assert not self.settings.store_socket.exists()
         assert list((self.home / "tmp").iterdir()) == []
         return code
 
@@ -276,7 +280,7 @@ class Service:
 
     def redis(self) -> "redis.Redis":
         """A look into the embedded store."""
-        return redis.Redis(unix_socket_path=str(self.data / "valkey" / "valkey.sock"), socket_timeout=5)
+        return redis.Redis(unix_socket_path=str(self.settings.store_socket), socket_timeout=5)
 
     @contextmanager
     def connection(self) -> Iterator[httpx.Client]:

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -210,3 +211,20 @@ def test_port_that_is_taken_is_said(service: Service) -> None:
     done = service.run("serve", "--port", str(service.port), "--data-dir", elsewhere, code=3)
 
     assert "--port" in done.stderr
+
+
+def test_it_runs_in_a_deep_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """
+    A data directory, and a temporary one, too deep for a socket's path: served, counted, and nothing left below /tmp.
+    """
+    home = tmp_path_factory.mktemp("s") / ("d" * 60)
+    service = Service(home, workers=1)
+    assert service.settings.store_socket.parent.parent == Path("/tmp")
+    service.start()
+    try:
+        service.http.get(f"/i/{service.token()}")
+        assert eventually(service.settled, 10, "counts")["impressions"] == 1
+    finally:
+        code = service.stop()
+    assert code == 0
+    assert not service.settings.store_socket.parent.exists()
