@@ -122,7 +122,8 @@ CONSOLE = {
     "console.weeks": "",
     "console.apart": "",
     "console.web": "answering answers articles console.apart console.api_tokens console.audit console.desk"
-    " console.people console.sessions console.signin console.sums console.words previews reload settings store",
+    " console.people console.sessions console.signin console.sums console.typed console.words previews reload settings"
+    " store",
     "console.sums": "archive background console.figures store",
     "console.slots": "console.booking console.bookings console.desk console.drafts console.today console.web pacer"
     " previews versions",
@@ -144,6 +145,7 @@ CONSOLE = {
     "console.advertisers": "console.bookings console.desk console.drafts console.report_links console.web"
     " console.words versions",
     "console.__init__": "",
+    "console.typed": "",
     "console.unguessable": "",
     "console.audit": "store",
     "console.people": "console.audit store",
@@ -157,10 +159,10 @@ CONSOLE = {
     "console.drafts": "",
     "console.words": "console.drafts",
     "console.booking": "console.drafts console.pictures console.sheet_times console.words",
-    "console.desk": "console.drafts console.pictures store versions",
+    "console.desk": "console.audit console.drafts console.pictures store versions",
     "console.today": "console.bookings console.reports console.web console.words",
-    "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.web site"
-    " versions",
+    "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.web"
+    " console.words site versions",
     "console.creatives": "console.booking console.bookings console.desk console.drafts console.markup"
     " console.pictures console.web console.words versions",
     "console.drafting": "articles console.booking console.bookings console.desk console.drafts console.web"

@@ -21,7 +21,7 @@ from adserver.console import audit, desk, drafts, entries, pausing, words
 from adserver.console.api_tokens import Caller
 from adserver.console.bookings import held_by
 from adserver.console.desk import HELD_DAYS, Live, hold_picture, read_document, read_live
-from adserver.console.drafting import read_number, shorten
+from adserver.console.drafting import read_number
 from adserver.console.drafts import Draft, find
 from adserver.console.entries import PLURAL, Asked
 from adserver.console.pictures import take
@@ -229,7 +229,7 @@ async def _publish(call: Call, asked: Asked, live: Live, note: str) -> tuple[int
     except ConfigError as error:
         return 0, _wrong(error.problems)
     told = await call.aside(words.changes, before, version.document, call.zone)
-    await call.note("publishes", f"version {version.number}", _by(call) + shorten(told, note))
+    await call.note("publishes", f"version {version.number}", _by(call) + words.line(told, note))
     return version.number, None
 
 

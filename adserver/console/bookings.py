@@ -10,7 +10,7 @@ from starlette.responses import Response
 from adserver import repair
 from adserver.articles import prepare, slots_in_turn
 from adserver.catalog import is_live, last_instant
-from adserver.console import drafts
+from adserver.console import drafts, words
 from adserver.console.booking import NEW, blank, image_creative, parse, parse_owner, size_of
 from adserver.console.desk import Live, hold_picture, read_document, read_kept, read_live, write_draft
 from adserver.console.drafts import Draft, find
@@ -70,9 +70,15 @@ async def read_desk(call: Call) -> Desk:
     return Desk(live.number, live.document, kept.draft, kept.seal, document)
 
 
-async def keep(call: Call, desk: Desk, draft: Draft) -> None:
-    """Make *draft* the person's. Raises DraftMoved where it is made from an older one than they have by now."""
-    await write_draft(call.store, call.who, draft, desk.seal)
+async def keep(call: Call, desk: Desk, draft: Draft, what: str = "drafts") -> None:
+    """Make *draft* the person's, and note what that changes. Raises DraftMoved where it is made from an older one than
+    they have by now.
+    """
+    document = await call.aside(drafts.apply, desk.live, draft)
+    told = await call.aside(words.changes, desk.document, document, call.zone)
+    subject = told[0].name if len(told) == 1 else f"{len(told)} entries"
+    entry = call.entry(what, subject, words.line(told)) if told else None
+    await write_draft(call.store, call.who, draft, desk.seal, entry)
 
 
 def held_by(call: Call) -> Live | None:

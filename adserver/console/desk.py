@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from adserver import versions
 from adserver.checks import check
+from adserver.console import audit
 from adserver.console.drafts import Clash, Draft, apply, clashes, entries, settle
 from adserver.console.pictures import Picture
 from adserver.documents import Document, Known
@@ -39,7 +40,8 @@ _TABLE_OF = {
 }
 
 
-# KEYS: the drafts. ARGV: the person, the seal of the draft that was read, and the new one, or nothing.
+# KEYS: the drafts, and the audit log. ARGV: the person, the seal of the draft that was read, the new one, or nothing;
+# then the log's entry, or nothing.
 _WRITE = """
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if (held and redis.sha1hex(held) or '') ~= ARGV[2] then return 0 end
@@ -48,6 +50,7 @@ if ARGV[3] == '' then
 else
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 end
+if #ARGV > 3 then redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4)) end
 return 1
 """
 
@@ -114,10 +117,14 @@ async def read_draft(store: Store, person: str, live: int) -> Draft:
     return (await read_kept(store, person, live)).draft
 
 
-async def write_draft(store: Store, person: str, draft: Draft, seal: str) -> None:
-    """Keep *draft* in place of the one with that *seal*, or forget it when it changes nothing. Raises DraftMoved."""
+async def write_draft(store: Store, person: str, draft: Draft, seal: str, entry: audit.Entry | None = None) -> None:
+    """Keep *draft* in place of the one with that *seal*, or forget it when it changes nothing. Raises DraftMoved.
+
+    *entry* is put into the audit log in the same step.
+    """
     data = await asyncio.to_thread(msgspec.json.encode, draft) if draft else b""
-    if not await store.ask("EVAL", _WRITE, 1, DRAFTS, person, seal, data):
+    noted = audit.fields(entry) if entry else []
+    if not await store.ask("EVAL", _WRITE, 2, DRAFTS, audit.LOG, person, seal, data, *noted):
         raise DraftMoved
 
 

@@ -93,7 +93,7 @@ async def settle(call: Call) -> Response:
             return call.go("/console/draft", wrong="Choose for each entry whose change shall stay.")
         if chosen == "mine":
             mine.append((clash.table, clash.id))
-    await keep(call, desk, drafts.settle(desk.draft, desk.live, desk.number, mine))
+    await keep(call, desk, drafts.settle(desk.draft, desk.live, desk.number, mine), "settles")
     return call.go("/console/draft", said=f"Your draft is on top of version {desk.number} now.")
 
 
@@ -106,9 +106,9 @@ async def drop(call: Call) -> Response:
         id_: str | int = (read_digits(text) or text) if table == "slots" else text
         if table not in drafts.TABLES:
             raise Refused(400, "There is no such change.")
-        await keep(call, desk, drafts.forget(desk.draft, [(table, id_)]))
+        await keep(call, desk, drafts.forget(desk.draft, [(table, id_)]), "takes back")
         return call.go("/console/draft", said="That change is forgotten.")
-    await keep(call, desk, drafts.Draft(desk.number))
+    await keep(call, desk, drafts.Draft(desk.number), "takes back")
     return call.go("/console/draft", said="Your draft is empty again.")
 
 
@@ -141,7 +141,7 @@ async def publish(call: Call) -> Response:
         return call.go("/console/draft", wrong=f"It cannot be published: {error.problems[0]}")
     await take_published(call.store, call.who, version)
     told = await call.aside(words.changes, before, version.document, call.zone)
-    await call.note("publishes", f"version {version.number}", shorten(told, note_))
+    await call.note("publishes", f"version {version.number}", words.line(told, note_))
     return call.go(
         "/console/history", said=f"Version {version.number} is live. Every page shows it within two seconds."
     )
@@ -161,12 +161,6 @@ def read_number(text: str) -> int:
     if found is None:
         raise Refused(400, "Say which version you have seen: the number is missing.")
     return found
-
-
-def shorten(told: list[words.Change], note_: str) -> str:
-    """What was published, as the audit log says it."""
-    said = "; ".join(f"{one.what} {one.noun} {one.name}" for one in told[:10])
-    return (f"{note_}: " if note_ else "") + said + (f" and {len(told) - 10} more" if len(told) > 10 else "")
 
 
 async def forecast(call: Call) -> Response:

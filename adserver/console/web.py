@@ -42,6 +42,7 @@ from adserver.console.people import NoSuchPerson, Role
 from adserver.console.sessions import Session, find_session
 from adserver.console.signin import Provider, ProviderUnavailable
 from adserver.console.sums import Sums
+from adserver.console.typed import read_typed
 from adserver.errors import AdserverError, Conflict, StoreRefused, StoreUnavailable
 from adserver.fields import read_digits
 from adserver.previews import Previews
@@ -55,6 +56,8 @@ _MOST_TEXT_BYTES = 256 * 1024
 """Of a form without files: taking its escapes apart takes long."""
 _MOST_PUBLIC_BYTES = 16 * 1024
 """Of a form that anybody may send."""
+_MOST_ENDED_BYTES = 1536 * 1024
+"""Of a form whose session has ended: room for an image. One such form is read at a time."""
 _MOST_FIELDS = 2000
 _LONG = 1000
 """Lines of a file; what takes longer than a new process takes to begin."""
@@ -62,6 +65,7 @@ _TRIES = 10
 """How often a change is made again when another window of the same person was quicker."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ENDED = "Your session has ended, so what you sent was not saved. Sign in and repeat it."
+ANEW = "This form is not of your present session; load the page again and repeat what you did."
 _PLAIN = frozenset(
     {
         "You are signed out.",
@@ -150,8 +154,11 @@ class Call:
 
     async def note(self, what: str, subject: str, detail: str = "") -> None:
         """Write it into the audit log."""
-        entry = Entry(at=self.now, who=self.who, what=what, subject=subject, detail=detail, address=self.address)
-        await note(self.store, entry)
+        await note(self.store, self.entry(what, subject, detail))
+
+    def entry(self, what: str, subject: str, detail: str = "") -> Entry:
+        """An entry of the audit log: who asks does it, now."""
+        return Entry(at=self.now, who=self.who, what=what, subject=subject, detail=detail, address=self.address)
 
     @property
     def zone(self) -> str:
@@ -252,6 +259,7 @@ class Guard:
     def __init__(self, tools: Tools, rules: Iterable[Rule]) -> None:
         self._tools = tools
         self.rules = list(rules)
+        self._ended = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         by_path: dict[str, list[Rule]] = {}
@@ -279,7 +287,7 @@ class Guard:
                 bearer = await self._sign_in(call, api=api)
                 if rule.least is not None:
                     if call.session is None:
-                        return self._ask_to_sign_in(request, api=api)
+                        return await self._ask_to_sign_in(call, api=api)
                     if not call.may(rule.least.value):
                         raise Refused(
                             403, f"This needs the role {rule.least.value}; yours is {call.session.role.value}."
@@ -287,9 +295,9 @@ class Guard:
                 if rule.method != "GET":
                     self._check_origin(request, bearer=bearer)
                     if not api:
-                        call.form = await read_form(request, public=rule.least is None)
-                    if rule.least is not None and not bearer:
-                        _check_form_token(call, api=api)
+                        call.form = await read_form(request, _MOST_PUBLIC_BYTES if rule.least is None else None)
+                    if rule.least is not None and not bearer and not _has_form_token(call, api=api):
+                        return await _ask_again(call) or await _refuse(call, 403, ANEW, api=api)
                     if rule.seen and not api and read_digits(call.text(rule.seen)) is None:
                         raise Refused(400, "This form does not say which version you have seen; load its page again.")
                 return await _handle(rule, call)
@@ -316,10 +324,18 @@ class Guard:
             call.session = await find_session(call.store, cookie, call.now)
         return False
 
-    def _ask_to_sign_in(self, request: Request, *, api: bool) -> Response:
+    async def _ask_to_sign_in(self, call: Call, *, api: bool) -> Response:
+        request = call.request
         if api:
             detail = "Send an API token as 'Authorization: Bearer …'; make one in the console, under your name."
             return problem_response(401, detail, {"www-authenticate": 'Bearer realm="adserver"'})
+        if request.method == "POST" and COOKIE in request.cookies and not self._ended.locked():
+            async with self._ended:
+                with suppress(Refused):
+                    self._check_origin(request, bearer=False)
+                    call.form = await read_form(request, _MOST_ENDED_BYTES)
+                    if answer := await _ask_again(call):
+                        return answer
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         query = {"next": here} if request.method == "GET" else {"said": ENDED}
         return RedirectResponse(f"/console/login?{urlencode(query)}", 303, {"cache-control": "no-store"})
@@ -340,13 +356,17 @@ def _origin_of(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _check_form_token(call: Call, *, api: bool) -> None:
-    """Raises Refused for a call with a cookie and without the form token of its session."""
-    assert call.session
+def _has_form_token(call: Call, *, api: bool) -> bool:
+    """Whether a call with a cookie brings the form token of its session."""
     given = call.request.headers.get("x-csrf-token", "") if api else call.text("csrf")
     given = given or call.request.headers.get("x-csrf-token", "")
-    if not call.csrf or not hmac.compare_digest(given.encode(), call.csrf.encode()):
-        raise Refused(403, "This form is not of your present session; load the page again and repeat what you did.")
+    return bool(call.csrf) and hmac.compare_digest(given.encode(), call.csrf.encode())
+
+
+async def _ask_again(call: Call) -> Response | None:
+    """A page with what was typed in an earlier session, to be sent in this one; None where there is nothing to keep."""
+    typed = read_typed(call.form, call.request.url.path, ("since", "version", "draft"))
+    return await call.page("again.html", 403, typed=typed) if typed else None
 
 
 async def _handle(rule: Rule, call: Call) -> Response:
@@ -363,11 +383,11 @@ async def _refuse(call: Call | None, status: int, sentence: str, *, api: bool) -
     return await call.page("refused.html", status, sentence=sentence, status=status)
 
 
-async def read_form(request: Request, *, public: bool = False) -> FormData:
-    """The form a browser has sent, a small one where anybody may. Raises Refused when it is too large or none."""
+async def read_form(request: Request, most: int | None = None) -> FormData:
+    """The form a browser has sent, of at most so many bytes. Raises Refused when it is too large or none."""
     files = request.headers.get("content-type", "").lower().startswith("multipart/")
-    most = _MOST_PUBLIC_BYTES if public else MOST_BODY_BYTES if files else _MOST_TEXT_BYTES
-    body = await _read_body(request, most)
+    usual = MOST_BODY_BYTES if files else _MOST_TEXT_BYTES
+    body = await _read_body(request, usual if most is None else min(most, usual))
 
     async def whole() -> Any:
         return {"type": "http.request", "body": body, "more_body": False}

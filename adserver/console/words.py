@@ -67,6 +67,8 @@ LABELS = {
 }
 _NOT_TOLD = {"id", "image_size", "still"}
 _LONGEST = 160
+_LONGEST_FIELDS = 400
+_MOST_IN_LINE = 10
 
 
 class Turn(Struct, frozen=True):
@@ -170,6 +172,17 @@ def changes(before: Document, after: Document, zone: str) -> list[Change]:
             Change("removed", noun, table, id_, name_of(table, one)) for id_, one in old.items() if id_ not in new
         ]
     return found
+
+
+def line(told: list[Change], note: str = "") -> str:
+    """Changes on one line, after what was noted of them, as the audit log tells them."""
+    said = []
+    for one in told[:_MOST_IN_LINE]:
+        fields = "; ".join(f"{turn.label}: {turn.before or '–'} → {turn.after or '–'}" for turn in one.turns)
+        fields = fields if len(fields) <= _LONGEST_FIELDS else f"{fields[: _LONGEST_FIELDS - 1]}…"
+        said.append(f"{one.what} {one.noun} {one.name}" + (f" ({fields})" if fields else ""))
+    more = f"; and {len(told) - _MOST_IN_LINE} more" if len(told) > _MOST_IN_LINE else ""
+    return (f"{note}: " if note else "") + "; ".join(said) + more
 
 
 def turns(before: Any, after: Any, zone: str) -> tuple[Turn, ...]:

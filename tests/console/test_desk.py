@@ -9,8 +9,8 @@ from msgspec import structs
 
 from adserver import versions
 from adserver.catalog import Catalog
+from adserver.console import audit, drafts
 from adserver.console import desk as desks
-from adserver.console import drafts
 from adserver.console.desk import Clashing
 from adserver.console.drafts import Draft
 from adserver.errors import ConfigError, Conflict
@@ -79,6 +79,23 @@ def test_a_draft_replaces_only_the_one_that_was_read(with_store: Run) -> None:
         with pytest.raises(desks.DraftMoved):
             await desks.write_draft(store, "ann", Draft(1), seen.seal)
         assert await desks.read_draft(store, "ann", 1) == renamed("Windmill")
+
+    with_store(body)
+
+
+def test_a_draft_and_its_entry_in_the_log_are_written_together(with_store: Run) -> None:
+    """
+    The entry is there when the draft is, and neither when another window was first.
+    """
+
+    async def body(store: Store) -> None:
+        await begin(store)
+        entry = audit.Entry(at=NOON, who="ann", what="drafts", subject="boat")
+        await desks.write_draft(store, "ann", renamed("Watermill"), "", entry)
+        with pytest.raises(desks.DraftMoved):
+            await desks.write_draft(store, "ann", renamed("Windmill"), "", entry)
+        assert [one.entry for one in (await audit.read(store)).entries] == [entry]
+        assert await desks.read_draft(store, "ann", 1) == renamed("Watermill")
 
     with_store(body)
 

@@ -185,3 +185,22 @@ def test_changes_are_told_in_words() -> None:
     assert told["Ends"][1] == "Wed 1 Jul 2026 00:00"
     gone = words.changes(LIVE, drafts.apply(LIVE, drafts.remove(Draft(1), LIVE, "line_items", "boat")), zone)
     assert [(one.what, one.name) for one in gone] == [("removed", "boat")]
+
+
+def test_changes_on_one_line_are_bounded() -> None:
+    """
+    The note first, then ten entries with their fields, long ones cut, and how many more there are.
+    """
+    told = [
+        words.Change("changed", "slot", "slots", n, f"Place {n}", (words.Turn("Name", None, "x" * 900),))
+        for n in range(12)
+    ]
+    line = words.line(told, "summer")
+
+    assert line.startswith("summer: changed slot Place 0 (Name: – → xxx")
+    assert line.endswith("…); and 2 more")
+    assert "Place 9" in line
+    assert "Place 10" not in line
+    assert len(line) < 5000
+    assert words.line([words.Change("removed", "pause", "pauses", "p", "Crash")]) == "removed pause Crash"
+    assert words.line([]) == ""

@@ -5,6 +5,7 @@ from html import unescape
 
 import pytest
 
+from adserver.console import audit
 from adserver.console.desk import read_draft, read_live
 from adserver.model import SlotId
 from tests.console.desks import Browser, Desk
@@ -72,6 +73,35 @@ def test_a_changed_slot_waits_in_the_draft(desk: Desk) -> None:
     assert "fits slot 889990" in text_of(wrong.text)
     assert 'value="320x50"' in wrong.text
     sales.post("/console/draft/drop")
+
+
+def test_what_happens_to_a_draft_is_in_the_audit_log(desk: Desk) -> None:
+    """
+    Who changed what from what to what, and who took it back; saving the same once more, or what is refused, is nothing.
+    """
+    ann = desk.sign_in(desk.add("ann-drafts@desk.example", "sales"))
+    form = {"name": "Under the lead", "sizes": "300 x 250", "label": "Ad", "when_empty": "keep"}
+    was = next(one for one in desk.ask(read_live).document.slots if one.id == 889990)
+
+    def log() -> list[tuple[str, str, str]]:
+        page = desk.ask(lambda store: audit.read(store, who="ann-drafts@desk.example"))
+        return [(one.entry.what, one.entry.subject, one.entry.detail) for one in reversed(page.entries)]
+
+    before = len(log())
+    for _ in range(2):
+        ann.post("/console/slots/889990", form)
+    ann.post("/console/slots/889990", {**form, "sizes": "320x50"})
+    ((what, subject, detail),) = log()[before:]
+    assert (what, subject) == ("drafts", "889990 Under the lead")
+    assert detail.startswith("changed slot 889990 Under the lead (")
+    assert f"Name: {was.name} → Under the lead" in detail
+    assert f"Label: {was.label} → Ad" in detail
+
+    ann.post("/console/draft/drop", {"place": "slots/889990"})
+    ann.post("/console/draft/drop")
+    ((what, subject, detail),) = log()[before + 1 :]
+    assert (what, subject) == ("takes back", f"889990 {was.name}")
+    assert f"Name: Under the lead → {was.name}" in detail
 
 
 def test_a_new_slot_gets_the_next_number(desk: Desk) -> None:

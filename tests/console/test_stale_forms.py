@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from adserver.console import desk as desks
-from adserver.console import drafts
+from adserver.console import drafts, sessions
 from adserver.console.drafts import Draft
 from adserver.store import Store
 from tests.console.desks import Browser, Desk
@@ -222,6 +222,77 @@ def test_a_name_that_comes_twice_is_refused(desk: Desk, body: bytes) -> None:
     answer = desk.http.post("/api/catalog", content=body, headers={**headers, "if-match": f'"{number}"'})
     assert answer.status_code == 400
     assert "comes twice in one object" in answer.json()["detail"]
+
+
+def test_a_form_whose_session_has_ended_can_be_sent_again(desk: Desk) -> None:
+    """
+    Every field comes back as it was typed, as text; in a new session it is asked for once more, then done.
+    """
+    name = "ended@desk.example"
+    ann = desk.sign_in(desk.add(name, "sales"))
+    typed = {"name": '"><script>alert(1)</script>', "sizes": "300x250", "label": "Ad", "when_empty": "keep"}
+    path = "/console/slots/889990"
+    page = ann.get(path).text
+    fields = {**form_of(page, path), **{key: [value] for key, value in typed.items()}}
+    desk.ask(lambda store: sessions.close_all(store, name))
+
+    kept = ann.http.post(path, data=fields, headers={**ann.headers, "origin": ann.url})
+    assert kept.status_code == 403
+    assert "Your session has ended" in kept.text
+    assert "<script>alert" not in kept.text
+    assert name not in kept.text
+    again = form_of(kept.text, path)
+    assert {key: value for key, value in again.items() if key != "csrf"} == {
+        key: value for key, value in fields.items() if key != "csrf"
+    }
+    assert again["csrf"] == [""]
+
+    ann = desk.sign_in(name)
+    asked = ann.http.post(path, data=again, headers={**ann.headers, "origin": ann.url})
+    assert asked.status_code == 403
+    assert f"Send it again as {name}" in asked.text
+    assert not desk.ask(lambda store: desks.read_draft(store, name, 0))
+    done = ann.http.post(path, data=form_of(asked.text, path), headers={**ann.headers, "origin": ann.url})
+    assert done.headers["location"].startswith("/console/draft?said=")
+    [slot] = desk.ask(lambda store: desks.read_draft(store, name, 0)).puts.slots
+    assert (slot.name, slot.label) == ('"><script>alert(1)</script>', "Ad")
+
+
+def test_a_file_has_to_be_chosen_again(desk: Desk) -> None:
+    """
+    The fields beside it are kept, and the page says so; of more than there is room for, signing in is all that is said.
+    """
+    ended = desk.stranger("no-session-of-ours")
+    send = {"headers": {**ended.headers, "origin": ended.url}, "data": {"title": "Mill", "since": "1"}}
+    kept = ended.http.post("/console/creatives/new", files={"image": ("mill.png", b"x" * 700_000)}, **send)  # type: ignore[arg-type]
+    assert kept.status_code == 403
+    assert "has to be chosen again" in kept.text
+    assert form_of(kept.text, "/console/creatives/new") == {"csrf": [""], "title": ["Mill"], "since": ["1"]}
+    large = ended.http.post("/console/creatives/new", files={"image": ("mill.png", b"x" * 2_000_000)}, **send)  # type: ignore[arg-type]
+    assert large.headers["location"].startswith("/console/login?said=")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "origin", "cookie"),
+    [
+        ("/console/me/password", {"password": "secret words", "again": "secret words"}, None, True),
+        ("/console/draft/drop", {"csrf": "x", "since": "1"}, None, True),
+        ("/console/slots/889990", {"name": "Typed"}, "https://evil.example", True),
+        ("/console/slots/889990", {"name": "Typed"}, None, False),
+    ],
+    ids=["a password", "nothing typed", "another site", "never signed in"],
+)
+def test_what_is_not_kept_for_later(
+    desk: Desk, path: str, fields: dict[str, str], origin: str | None, *, cookie: bool
+) -> None:
+    """
+    No page repeats a password or what another site has sent; without anything typed, signing in is all that is asked.
+    """
+    browser = desk.stranger("no-session-of-ours" if cookie else "")
+    answer = browser.http.post(path, data=fields, headers={**browser.headers, "origin": origin or browser.url})
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/console/login?said=")
+    assert "words" not in answer.text + answer.headers["location"]
 
 
 def test_a_provider_that_is_away_is_said(tmp_path: Path) -> None:

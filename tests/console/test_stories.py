@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from adserver.console import desk as desks
-from adserver.console import drafts
+from adserver.console import drafts, sessions
 from adserver.console.drafts import Draft
 from adserver.console.links import address, make_link
 from adserver.console.report_links import PATH as REPORTS
@@ -297,6 +297,43 @@ def test_an_advertiser_is_paused_and_comes_back(context: BrowserContext, watched
     assert time.time() < back
     eventually_served(desk, 889992, 'data-line-item="zoutmond-hall-', within_s=back - time.time() + 10)
     assert time.time() >= back
+
+
+@pytest.mark.parametrize("context", ["desk", "phone"], indirect=True)
+def test_what_was_typed_outlives_the_session(context: BrowserContext, watched: Watched) -> None:
+    """
+    A booking sent after the session has ended stays on a page that tells so; signed in again in another tab, it is
+    sent from there and is in the draft as it was typed.
+    """
+    desk, page = watched.desk, watched.page
+    name = f"overnight-{time.time_ns()}@desk.example"
+    desk.add(name, "sales", PASSWORD)
+    sign_in(context, desk, name, "sales")
+    watched.goto("/console/book")
+    page.locator("#f-advertiser").select_option("molenkorst")
+    page.locator("#f-name").fill('Overnight "sale" & more')
+    page.locator('input[name="slots"][value="889990"]').check()
+    page.locator('input[name="how"][value="share"]').check()
+    page.locator("#f-share").fill("25")
+    page.locator('#choices input[value="molenkorst-mill-300x250"]').check()
+    desk.ask(lambda store: sessions.close_all(store, name))
+    page.get_by_role("button", name="Put it in my draft").click()
+    expect(page.locator("h1")).to_have_text("Not saved yet")
+    assert Axe().run(page).response["violations"] == []
+
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="Sign in").click()
+    tab = opened.value
+    tab.locator("#f-name").fill(name)
+    tab.locator("#f-password").fill(PASSWORD)
+    tab.get_by_role("button", name="Sign in").click()
+    expect(tab.locator("h1")).to_have_text("Today")
+    tab.close()
+    page.get_by_role("button", name="Send it again").click()
+    page.get_by_role("button", name=f"Send it again as {name}").click()
+    expect(page.locator("h1")).to_have_text("Your draft")
+    [line_item] = desk.ask(lambda store: desks.read_draft(store, name, 1)).puts.line_items
+    assert (line_item.name, line_item.slots) == ('Overnight "sale" & more', (889990,))
 
 
 def test_a_viewer_may_look_and_not_publish(context: BrowserContext, watched: Watched) -> None:
