@@ -92,12 +92,12 @@ def test_everything_a_page_may_say_is_described() -> None:
     assert client.Client.__doc__
 
 
-@pytest.mark.parametrize("kind", ["nginx", "varnish"])
-def test_an_include_in_the_documentation_is_one_of_the_example_page(kind: str) -> None:
+@pytest.mark.parametrize("name", ["nginx", "Varnish", "Apache"])
+def test_an_include_in_the_documentation_is_one_of_the_example_page(name: str) -> None:
     """
     What the documentation tells to write stands in the page that is tested, up to its query.
     """
-    page = (REPOSITORY / "integrations" / kind / "page.html").read_text("utf-8")
-    for language, example in EXAMPLES:
-        if language == "html" and ("esi:" in example) == (kind == "varnish"):
-            assert example.split("?")[0] in page
+    page = (REPOSITORY / "integrations" / name.lower() / "page.html").read_text("utf-8")
+    section = DOCUMENT.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    (include,) = re.findall(r"```html\n(.*?)```", section, re.DOTALL)
+    assert include.split("?")[0] in page

@@ -1,7 +1,8 @@
-"""Real nginx and Varnish on the example configurations, in front of a real site; only addresses are changed."""
+"""Real nginx, Varnish and Apache on the example configurations, in front of a real site; only addresses are changed."""
 
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,8 +15,8 @@ import pytest
 from tests.service.live import REPOSITORY, client, eventually, free_port
 
 EXAMPLES = REPOSITORY / "integrations"
-PROXIES = [pytest.param(name, marks=pytest.mark.system) for name in ("nginx", "varnish")]
-PROGRAMS = {"nginx": "nginx", "varnish": "varnishd"}
+PROXIES = [pytest.param(name, marks=pytest.mark.system) for name in ("nginx", "varnish", "apache")]
+PROGRAMS = {"nginx": "nginx", "varnish": "varnishd", "apache": "apache2"}
 PATIENT = {
     "nginx": {"_timeout 100ms": "_timeout 10s", "_timeout 200ms": "_timeout 10s"},
     "varnish": {
@@ -23,14 +24,20 @@ PATIENT = {
         "timeout = 150ms": "timeout = 10s",
         "timeout = 300ms": "timeout = 10s",
     },
+    "apache": {"connectiontimeout=100ms timeout=1": "connectiontimeout=10s timeout=10"},
 }
+_MODULES = "/usr/lib/apache2/modules"
+_APACHE = (
+    "mpm_event", "authz_core", "cache", "cache_disk", "headers", "include", "lbmethod_byrequests", "proxy",
+    "proxy_balancer", "proxy_http", "rewrite", "slotmem_shm",
+)  # fmt: skip
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 class Site:
     """The site behind the proxy: it serves the example's page, and says in it for which host and cookie it is.
 
-    *asked* counts how often it did.
+    *asked* counts how often it did. A page below /welcome gives its reader a cookie of their own.
     """
 
     def __init__(self, page: str) -> None:
@@ -48,6 +55,8 @@ class Site:
                 self.send_response(200)
                 self.send_header("content-type", "text/html; charset=utf-8")
                 self.send_header("cache-control", "max-age=60")
+                if self.path.startswith("/welcome"):
+                    self.send_header("set-cookie", f"reader={site.asked}")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -92,21 +101,22 @@ def proxy(kind: str, home: Path, site: str, ads: str, *, patient: bool = True) -
     if program is None:
         pytest.skip(f"{PROGRAMS[kind]} is not installed: run tools/install-system-programs")
     port = free_port()
-    start = {"nginx": _start_nginx, "varnish": _start_varnish}[kind]
-    with (home / "log").open("wb") as log:
+    start = {"nginx": _start_nginx, "varnish": _start_varnish, "apache": _start_apache}[kind]
+    url = f"http://127.0.0.1:{port}"
+    with (home / "log").open("wb") as log, tempfile.TemporaryDirectory() as cache:
+        Path(cache).chmod(0o777)  # Apache, started as root, works as nobody, who cannot enter pytest's directories
         process = subprocess.Popen(
-            [program, *start(home, port, site, ads, PATIENT[kind] if patient else {})],
+            [program, *start(home, cache, port, site, ads, PATIENT[kind] if patient else {})],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        eventually(lambda: _answers(process, home, url), 30, f"{kind}'s first answer")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+        try:
+            eventually(lambda: _answers(process, home, url), 30, f"{kind}'s first answer")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def _answers(process: "subprocess.Popen[bytes]", home: Path, url: str) -> bool:
@@ -116,14 +126,14 @@ def _answers(process: "subprocess.Popen[bytes]", home: Path, url: str) -> bool:
     return False
 
 
-def _start_nginx(home: Path, port: int, site: str, ads: str, changes: Mapping[str, str]) -> list[str]:
+def _start_nginx(home: Path, cache: str, port: int, site: str, ads: str, changes: Mapping[str, str]) -> list[str]:
     places = {
         **changes,
         "127.0.0.1:8080": f"127.0.0.1:{port}",
         "127.0.0.1:9000": site,
         "127.0.0.1:8000": ads,
         "/run/nginx-no-ads.sock": str(home / "n.sock"),
-        "/var/cache/nginx/pages": str(home / "cache"),
+        "/var/cache/nginx/pages": cache,
         "fail_timeout=30s": "fail_timeout=3s",
     }
     (home / "adserver.conf").write_text(put_in_place((EXAMPLES / "nginx/adserver.conf").read_text("utf-8"), places))
@@ -137,7 +147,7 @@ def _start_nginx(home: Path, port: int, site: str, ads: str, changes: Mapping[st
     return ["-e", str(home / "error.log"), "-p", str(home), "-c", str(home / "nginx.conf")]
 
 
-def _start_varnish(home: Path, port: int, site: str, ads: str, changes: Mapping[str, str]) -> list[str]:
+def _start_varnish(home: Path, cache: str, port: int, site: str, ads: str, changes: Mapping[str, str]) -> list[str]:
     places = {
         **changes,
         '.host = "127.0.0.1";\n    .port = "9000"': _backend(site),
@@ -148,6 +158,25 @@ def _start_varnish(home: Path, port: int, site: str, ads: str, changes: Mapping[
         *("-F", "-n", str(home / "n"), "-f", str(home / "adserver.vcl"), "-a", f"127.0.0.1:{port}"),
         *("-j", "none", "-s", "malloc,16m", "-p", "thread_pools=1", "-p", "thread_pool_min=10"),
     ]
+
+
+def _start_apache(home: Path, cache: str, port: int, site: str, ads: str, changes: Mapping[str, str]) -> list[str]:
+    places = {
+        **changes,
+        "127.0.0.1:8080": f"127.0.0.1:{port}",
+        "127.0.0.1:9000": site,
+        "127.0.0.1:8000": ads,
+        "/var/cache/apache2/mod_cache_disk": cache,
+        "retry=30": "retry=3",
+    }
+    (home / "adserver.conf").write_text(put_in_place((EXAMPLES / "apache/adserver.conf").read_text("utf-8"), places))
+    modules = "".join(f"LoadModule {name}_module {_MODULES}/mod_{name}.so\n" for name in _APACHE)
+    (home / "apache2.conf").write_text(
+        f"ServerRoot {home}\nServerName localhost\nPidFile {home}/pid\nErrorLog {home}/error.log\n"
+        f"DefaultRuntimeDir {home}\nMutex file:{home}\nUser nobody\nGroup nogroup\n"
+        f"{modules}Include {home}/adserver.conf\n"
+    )
+    return ["-DFOREGROUND", "-d", str(home), "-f", str(home / "apache2.conf")]
 
 
 def _backend(address: str) -> str:

@@ -1,4 +1,4 @@
-"""A page with six includes through a real nginx and a real Varnish: filled, empty, and with the service stopped."""
+"""A page with six includes through a real nginx, Varnish and Apache: filled, empty, and with the service stopped."""
 
 import re
 import threading
@@ -51,7 +51,12 @@ def address(url: str) -> str:
 
 def without_includes(kind: str) -> str:
     """The example's page as it is where no slot is filled."""
-    return re.sub(r"<!--# include[^>]*-->|<esi:include[^>]*/>", "", example_page(kind))
+    return re.sub(r"<!--# ?include[^>]*-->|<esi:include[^>]*/>", "", example_page(kind))
+
+
+def without_ads(page: str) -> str:
+    """*page* without its snippets, and without the blank that Apache leaves where an include failed."""
+    return re.sub(r"^ $", "", ASIDE.sub("", page), flags=re.MULTILINE)
 
 
 def test_each_view_of_a_cached_page_has_ads_of_its_own(service: Service, kind: str, site: Site, tmp_path: Path) -> None:
@@ -64,7 +69,7 @@ def test_each_view_of_a_cached_page_has_ads_of_its_own(service: Service, kind: s
     for answer in answers:
         assert answer.status_code == 200
         assert re.findall(r'<aside[^>]* data-slot="(\d+)"', answer.text) == SLOTS
-        assert ASIDE.sub("", answer.text) == without_includes(kind)
+        assert without_ads(answer.text) == without_includes(kind)
         assert answer.headers["cache-control"] == "private, no-store"
         assert not {"etag", "last-modified", "set-cookie"} & set(answer.headers)
     found = [token for answer in answers for token in tokens(answer.text)]
@@ -92,6 +97,19 @@ def test_a_page_is_kept_for_whom_it_was_made(service: Service, kind: str, site: 
     assert site.asked == 2 + 2 * 3, "the two pages for everybody are kept, the others made each time"
 
 
+def test_a_cookie_is_given_to_one_reader_only(service: Service, kind: str, site: Site, tmp_path: Path) -> None:
+    """
+    What the site gives a reader to tell them by is not kept with the page and given to everybody.
+    """
+    given = []
+    with proxy(kind, tmp_path, site.address, address(service.url)) as url:
+        for _ in range(3):
+            with client(url) as http:
+                given.append(http.get("/welcome").headers.get("set-cookie"))
+    assert given[0], "the first reader has a cookie"
+    assert len({one for one in given if one}) == len([one for one in given if one])
+
+
 def test_what_is_no_ad_leaves_no_trace(service: Service, kind: str, site: Site, tmp_path: Path) -> None:
     """
     An empty slot, one nobody knows and a question the service refuses: nothing in their places, all else there.
@@ -100,7 +118,7 @@ def test_what_is_no_ad_leaves_no_trace(service: Service, kind: str, site: Site, 
     with proxy(kind, tmp_path, site.address, address(service.url)) as url, client(url) as http:
         page = http.get("/article").text
     assert re.findall(r'<aside[^>]* data-slot="(\d+)"', page) == ["889977", "889994", "889993"]
-    assert ASIDE.sub("", page) == without_includes(kind)
+    assert without_ads(page) == without_includes(kind)
 
 
 def put(page: str, changes: dict[str, str]) -> str:
@@ -126,7 +144,8 @@ def test_a_stopped_service_leaves_the_page_whole_until_it_is_back(
         service.start()
         eventually(lambda: len(ASIDE.findall(http.get("/article").text)) == 6, 20, "the ads' coming back")
     for answer in pages:
-        assert (answer.status_code, answer.text) == (200, without_includes(kind))
+        assert (answer.status_code, without_ads(answer.text)) == (200, without_includes(kind))
+        assert "<aside" not in answer.text
     service.stop()
 
 
@@ -142,8 +161,10 @@ def test_a_service_that_hangs_holds_readers_up_once(kind: str, site: Site, tmp_p
         began = time.monotonic()
         page = http.get("/article").text
         took = time.monotonic() - began
-        assert page == without_includes(kind)
-        assert took < 5, "0.3 s by nginx, 0.9 s by Varnish, on a busy machine; what hangs does so for ever"
+        assert without_ads(page) == without_includes(kind)
+        assert took < 5, (
+            "0.3 s by nginx, 0.9 s by Varnish, 1 s by Apache, on a busy machine; what hangs does so for ever"
+        )
 
         def left_alone() -> bool:
             before = there.calls

@@ -13,6 +13,7 @@ PACKAGES = {
     "chromium": "chromium",
     "nginx": "nginx",
     "varnishd": "varnish",
+    "apache2": "apache2-bin",
     "redis-server": "redis-server",
     "promtool": "prometheus",
     "wrk": "wrk",
@@ -33,8 +34,9 @@ done
 for word in "$@"; do
     [ "$word" != prometheus ] || word=promtool
     [ "$word" != varnish ] || word=varnishd
+    [ "$word" != apache2-bin ] || word=apache2
     [ "$word" != mariadb-server ] || word=mariadbd
-    case " chromium nginx varnishd redis-server promtool wrk mariadbd " in
+    case " chromium nginx varnishd apache2 redis-server promtool wrk mariadbd " in
         *" $word "*) cp "$HERE/bin/true" "$HERE/bin/$word" ;;
     esac
     case $word in
