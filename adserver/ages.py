@@ -38,8 +38,9 @@ class Ages:
 
     def note(self, type_: Type, ad: bytes, age_s: float) -> None:
         """An event of the ad with that key came so long after its snippet was served."""
-        key = type_, ad, classify(age_s)
-        self._new[key] = self._new.get(key, 0) + 1
+        if type_ in _MEASURE:  # no goal is in measured impressions
+            key = type_, ad, classify(age_s)
+            self._new[key] = self._new.get(key, 0) + 1
 
     async def flush(self, store: Store, find: Callable[[bytes], Ad | None], slots: frozenset[int], day: int) -> None:
         """Tell the store what concerns *slots*. Raises StoreUnavailable or StoreRefused; then it is told next time."""

@@ -55,7 +55,7 @@ _REASON_NUMBER = {reason: number for number, reason in enumerate(NO_FILLS)}
 _SERVED, _UNFILLED, _LOAD = int(Type.SERVED), int(Type.UNFILLED), int(Type.LOAD)
 _EMAIL = Format.EMAIL
 _CLICK = 1 << TOKEN_BIT[Type.CLICK]
-_SEEN = 1 << TOKEN_BIT[Type.IMPRESSION] | 1 << TOKEN_BIT[Type.VIEWABLE]
+_SEEN = sum(1 << bit for type_, bit in TOKEN_BIT.items() if type_ is not Type.CLICK)
 
 
 Asks = dict[tuple[str, str], SlotId | Group]

@@ -26,9 +26,10 @@ class Type(IntEnum):
     VIEWABLE = 4
     CLICK = 5
     LOAD = 6
+    MEASURED = 7
 
 
-TOKEN_BIT = {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2}
+TOKEN_BIT = {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2, Type.MEASURED: 3}
 """Which of a token's bits remembers each event."""
 
 INVALID = (
@@ -65,7 +66,7 @@ SIZE = RECORD.size
 STORED = SIZE + 4
 """Bytes a record takes in a journal: its checksum, a u32, comes behind it."""
 _DAY = Layout(f"<2xH{STORED - 4}x")
-_TOKEN_TYPES = bytes((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK))
+_TOKEN_TYPES = bytes(TOKEN_BIT)
 _TYPES = bytes(Type)
 
 

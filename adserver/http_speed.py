@@ -153,7 +153,7 @@ def _lines(state: ServerState) -> bytes:
 class FastHttpProtocol(LimitedHttpProtocol):
     """Pass to uvicorn as ``http=``."""
 
-    eager: ClassVar[Container[bytes]] = frozenset((b"/ads", b"/ads/", b"/render", b"/i/", b"/v/", b"/c/"))
+    eager: ClassVar[Container[bytes]] = frozenset((b"/ads", b"/ads/", b"/render", b"/i/", b"/m/", b"/v/", b"/c/"))
     """Whole paths, or the first part of one with both its slashes."""
     collecting: ClassVar[Container[bytes]] = frozenset((b"/render",))
 

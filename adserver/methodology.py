@@ -84,8 +84,12 @@ class Methodology(Struct):
                         ),
                     ),
                     (
-                        "Not measured",
-                        "views in browsers and pages that cannot report it; they are impressions, and not viewable",
+                        "Measured",
+                        (
+                            "the page began to watch whether the ad is viewable; views in mails, in browsers and on"
+                            " pages that cannot are impressions, and neither viewable nor not: a viewable rate is taken"
+                            " of the measured ones"
+                        ),
                     ),
                     ("Click", "the reader followed the ad's link; once per snippet, in newsletters each time"),
                     (

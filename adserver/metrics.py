@@ -177,9 +177,14 @@ RELOAD_FAILURES = Counter(
     "adserver_config_reload_failures", "Configurations that did not go live, by cause.", ["cause"], registry=REGISTRY
 )
 
-ROUTES = ("ad", "ads", "render", "impression", "viewable", "click", "letter", "other")
+ROUTES = ("ad", "ads", "render", "impression", "measured", "viewable", "click", "letter", "other")
 STATUSES = (200, 204, 302, 400, 403, 404, 405, 413, 415, 500, 503)
-EVENT_TYPES = {events.Type.IMPRESSION: "impression", events.Type.VIEWABLE: "viewable", events.Type.CLICK: "click"}
+EVENT_TYPES = {
+    events.Type.IMPRESSION: "impression",
+    events.Type.MEASURED: "measured",
+    events.Type.VIEWABLE: "viewable",
+    events.Type.CLICK: "click",
+}
 DUPLICATE = "duplicate"
 HAND_OVER_S = 0.05
 

@@ -84,6 +84,10 @@ def _paths() -> dict[str, Any]:
             ),
             "post": _operation("Impression", {"204": _answer(_HEARD), **_problems(413, 415, 503)}),
         },
+        "/m/{token}": {
+            "parameters": [_token()],
+            "post": _operation("Measured impression", {"204": _answer(_HEARD), **_problems(413, 415, 503)}),
+        },
         "/v/{token}": {
             "parameters": [_token()],
             "post": _operation("Viewable impression", {"204": _answer(_HEARD), **_problems(413, 415, 503)}),

@@ -1,9 +1,10 @@
 """Delivery figures out of counts: per slot, line item, creative, day or hour.
 
-requests >= served >= impressions >= viewables, and clicks, each counted apart; and loads, how often the pictures of
-newsletters were fetched, by whatever fetched them. What was filed as invalid is in its own column by reason and in none
-of the others: for each of the three events, gross - reasons = net, and net is what the figure of its name shows.
-Suspect events are in the net, and told apart.
+requests >= served >= impressions >= viewables, and clicks, each counted apart; measured, of how many impressions the
+page could tell whether they were viewable; and loads, how often the pictures of newsletters were fetched, by whatever
+fetched them. What was filed as invalid is in its own column by reason and in none of the others: for each of the four
+events, gross - reasons = net, and net is what the figure of its name shows. Suspect events are in the net, and told
+apart.
 """
 
 import re
@@ -17,14 +18,19 @@ from adserver.days import Days
 from adserver.events import INVALID, SUSPECT, Type
 
 DIMENSIONS = ("slot", "line_item", "creative", "day", "hour")
-FIGURES = ("requests", "served", "impressions", "viewables", "clicks", "loads")
+FIGURES = ("requests", "served", "impressions", "measured", "viewables", "clicks", "loads")
 APART = ("invalid", "invalid_by_type", "suspect", "gross")
 
-_FIELD = re.compile(r"(?:[13456]:[0-9]{1,2}:[0-9a-f]{14}|2:[0-9]{1,2}:[0-9]{1,10})(?::[a-z0-9-]+)?", re.ASCII)
+_FIELD = re.compile(r"(?:[134567]:[0-9]{1,2}:[0-9a-f]{14}|2:[0-9]{1,2}:[0-9]{1,10})(?::[a-z0-9-]+)?", re.ASCII)
 _AD = re.compile(r"[0-9]{1,10}/[^/]+/[^/]+")
-EVENT_FIGURES = ("impressions", "viewables", "clicks")
+FIGURE_OF = {
+    Type.IMPRESSION: "impressions",
+    Type.MEASURED: "measured",
+    Type.VIEWABLE: "viewables",
+    Type.CLICK: "clicks",
+}
+EVENT_FIGURES = tuple(FIGURE_OF.values())
 _TYPES = {str(int(type_)): type_ for type_ in Type}
-_FIGURE = dict(zip((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK), EVENT_FIGURES, strict=True))
 _NUMBERED = {f"reason-{number}": reason for number, reason in enumerate(INVALID)}
 """What an older version called the reasons it did not know yet; its counts still mean the same."""
 
@@ -48,6 +54,7 @@ class Row(Struct, kw_only=True):
     requests: int = 0
     served: int = 0
     impressions: int = 0
+    measured: int = 0
     viewables: int = 0
     clicks: int = 0
     loads: int = 0
@@ -56,12 +63,16 @@ class Row(Struct, kw_only=True):
 
     @property
     def invalid(self) -> dict[str, int]:
-        """What was taken off all three events together, by reason."""
+        """What was taken off all events together, by reason."""
         summed: dict[str, int] = {}
         for reasons in self.invalid_by_type.values():
             for reason, n in reasons.items():
                 summed[reason] = summed.get(reason, 0) + n
         return summed
+
+    @property
+    def viewable_of(self) -> int:
+        return viewable_of(self.measured, self.viewables)
 
     @property
     def gross(self) -> dict[str, int]:
@@ -154,16 +165,23 @@ def _add(
     elif type_ is Type.LOAD:
         row.loads += n
     elif reason and reason != SUSPECT:
-        reasons = row.invalid_by_type[_FIGURE[type_]]
+        reasons = row.invalid_by_type[FIGURE_OF[type_]]
         reasons[reason] = reasons.get(reason, 0) + n
     else:
-        figure = _FIGURE[type_]
+        figure = FIGURE_OF[type_]
         setattr(row, figure, getattr(row, figure) + n)
         if reason:
             row.suspect[figure] += n
 
 
-ORDER = (("served", "requests"), ("impressions", "served"), ("viewables", "impressions"))
+def viewable_of(measured: int, viewables: int) -> int:
+    """Of how many impressions a viewable rate is taken: of those that were measured (MRC Viewable Ad Impression
+    Measurement Guidelines, "viewable rate"). A viewable one was, also where the word of its measuring was lost.
+    """
+    return max(measured, viewables)
+
+
+ORDER = (("served", "requests"), ("impressions", "served"), ("measured", "impressions"), ("viewables", "impressions"))
 """What each figure may never exceed."""
 
 

@@ -1,4 +1,4 @@
-"""The tracking routes: impression, viewable impression and click, each counted once per token.
+"""The tracking routes: impression, measured and viewable impression, and click, each counted once per token.
 
 The answer is the same whether the event counted or not, so that a page never breaks and a forger learns nothing;
 `Adserver-Ignored` says why it did not. A beacon is answered when its event is on disk; if that takes longer than two
@@ -67,6 +67,7 @@ class Route(Struct, frozen=True):
 
 ROUTES: Mapping[str, Route] = {
     "/i/": Route(Type.IMPRESSION, "impression", ("GET", "POST")),
+    "/m/": Route(Type.MEASURED, "measured", ("POST",)),
     "/v/": Route(Type.VIEWABLE, "viewable", ("POST",)),
     "/c/": Route(Type.CLICK, "click", ("GET",)),
 }
@@ -98,7 +99,7 @@ Outcome = Taken | NotSafe
 
 
 class Tracking:
-    """`/i/{token}`, `/v/{token}` and `/c/{token}`; for the event loop's thread alone."""
+    """`/i/{token}`, `/m/{token}`, `/v/{token}` and `/c/{token}`; for the event loop's thread alone."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from adserver.events import SUSPECT, Type
 from adserver.hours import spans_of
 from adserver.model import LineItem, OnShortfall, Pacing
 from adserver.pauses import Gaps, length_outside
-from adserver.report import EVENT_FIGURES, FIGURES, name_of_ad, parse_count
+from adserver.report import EVENT_FIGURES, FIGURE_OF, FIGURES, name_of_ad, parse_count, viewable_of
 from adserver.traffic import Outlook
 
 KINDS = {"slot": "Slots", "line_item": "Bookings", "advertiser": "Advertisers", "creative": "Creatives"}
@@ -24,8 +24,7 @@ FEW = 100
 """Below so many impressions a rate says nothing."""
 _Z = 1.959964
 _PLAIN: dict[str, Type] = {str(int(one)): one for one in Type if one is not Type.UNFILLED}
-_NUMBER = dict(zip(EVENT_FIGURES, (3, 4, 5), strict=True))
-_FIGURE = dict(zip((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK), EVENT_FIGURES, strict=True))
+_NUMBER = {figure: int(type_) for type_, figure in FIGURE_OF.items()}
 
 
 # Sums
@@ -41,6 +40,7 @@ class Sum(Struct, gc=False, array_like=True):
     clicks: int = 0
     apart: dict[str, int] | None = None
     loads: int = 0
+    measured: int = 0
 
     def add(self, other: "Sum") -> None:
         self.requests += other.requests
@@ -49,6 +49,7 @@ class Sum(Struct, gc=False, array_like=True):
         self.viewables += other.viewables
         self.clicks += other.clicks
         self.loads += other.loads
+        self.measured += other.measured
         if other.apart:
             self.apart = self.apart or {}
             for name, n in other.apart.items():
@@ -68,7 +69,7 @@ class Sum(Struct, gc=False, array_like=True):
         elif type_ is Type.LOAD:
             self.loads += n
         else:
-            figure = _FIGURE[type_]
+            figure = FIGURE_OF[type_]
             if reason:
                 self.apart = self.apart or {}
                 self.apart[f"{figure}:{reason}"] = self.apart.get(f"{figure}:{reason}", 0) + n
@@ -291,7 +292,7 @@ def click_rate(one: Sum) -> Rate:
 
 
 def viewability(one: Sum) -> Rate:
-    return rate(one.viewables, one.impressions)
+    return rate(one.viewables, viewable_of(one.measured, one.viewables))
 
 
 def _percent(value: float, digits: int) -> str:

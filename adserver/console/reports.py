@@ -360,9 +360,9 @@ def _parts(
 # Files
 
 _HEAD = (
-    "Requests", "Served", "Impressions", "Viewable", "Clicks", "Loads",
+    "Requests", "Served", "Impressions", "Measured", "Viewable", "Clicks", "Loads",
     "Viewability", "Viewability from", "Viewability to", "Click rate", "Click rate from", "Click rate to",
-    "Suspect impressions", "Gross impressions", "Gross viewable", "Gross clicks",
+    "Suspect impressions", "Gross impressions", "Gross measured", "Gross viewable", "Gross clicks",
 )  # fmt: skip
 
 

@@ -93,6 +93,7 @@
     const target = ad.querySelector(shown) || ad;
     views.set(target, { ad, token, target });
     observer?.observe(target);
+    if (observer) send(`/m/${token}`);
     pass(ad);
   };
   const click = ({ target, button }) => {
@@ -233,7 +234,7 @@
   });
   document.addEventListener("visibilitychange", () => {
     followAll();
-    if (document.visibilityState === "hidden") leave();
+    if (!active()) leave();
   });
   for (const kind of ["click", "auxclick"]) document.addEventListener(kind, click, true);
   document.addEventListener("prerenderingchange", begin);

@@ -10,6 +10,7 @@
     ["requests", "Requests"],
     ["served", "Served"],
     ["impressions", "Impressions"],
+    ["measured", "Measured"],
     ["viewables", "Viewable"],
     ["clicks", "Clicks"],
     ["invalid", "Invalid"],

@@ -123,6 +123,8 @@ class Driver:
                 self.notes.acknowledged.add(key)
                 self.notes.at_once.add(key)
                 ways = [(Type.IMPRESSION, b"GET /i/"), (Type.VIEWABLE, b"POST /v/")]
+                if rng.random() < 0.4:
+                    ways.append((Type.MEASURED, b"POST /m/"))
                 if text in clicks and rng.random() < 0.4:
                     ways.append((Type.CLICK, b"GET /c/"))
                 if self._beacons:

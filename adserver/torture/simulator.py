@@ -489,7 +489,7 @@ class World:
         serial, worker.serial = worker.serial, worker.serial + 1
         self.views += 1
         worker.disk.append(Type.SERVED, day, issuer, serial, ad)
-        for type_ in (Type.IMPRESSION, Type.VIEWABLE, Type.CLICK):
+        for type_ in TOKEN_BIT:
             if rng.random() < 0.6:
                 self.to_send.append(Event(self.views, day, issuer, serial, type_, ad))
 

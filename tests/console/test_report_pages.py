@@ -18,7 +18,7 @@ from adserver.console.report_links import list_report_links, make_report_link
 from tests.console.desks import TEST, Browser, Desk
 from tests.service.live import Service, eventually, tokens
 
-SLOT, IMPRESSIONS, VIEWABLES, CLICKS = 700100, 9, 5, 2
+SLOT, IMPRESSIONS, MEASURED, VIEWABLES, CLICKS = 700100, 9, 6, 5, 2
 SCRIPT = '"><script>alert(1)</script>'
 FORMULA = "=1+1"
 CONFIG = f"""
@@ -94,6 +94,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     for n in range(IMPRESSIONS):
         found = ad()
         service.http.get(f"/i/{found}")
+        if n < MEASURED:
+            service.http.post(f"/m/{found}")
         if n < VIEWABLES:
             service.http.post(f"/v/{found}")
         if n < CLICKS:
@@ -150,6 +152,8 @@ def test_every_kind_shows_what_was_counted(desk: Pages, by: str, id_: str) -> No
 
     eventually(numbers, what="the figures")
     page = desk.get("/console/reports", by=by, id=id_).text
+    facts = dict(re.findall(r"<dt>(Measured|Viewable)</dt><dd>\s*([0-9.]+)", page))
+    assert facts == {"Measured": "66.7", "Viewable": "83.3"}, "six of nine were measured, and five of these viewable"
     assert "too early to tell" in page
     assert 'role="img"' in page
     assert "style=" not in page
@@ -167,7 +171,10 @@ def test_lists_and_files_hold_every_name_as_text(desk: Pages, by: str) -> None:
 
     rows = list(csv.DictReader(io.StringIO(desk.get("/console/reports.csv", by=by).content.decode("utf-8-sig"))))
     mine = next(row for row in rows if row["Id"] == dict(ONES)[by])
-    assert [int(mine[name]) for name in ("Impressions", "Viewable", "Clicks")] == [IMPRESSIONS, VIEWABLES, CLICKS]
+    assert [int(mine[name]) for name in ("Impressions", "Measured", "Viewable", "Clicks")] == [
+        IMPRESSIONS, MEASURED, VIEWABLES, CLICKS,
+    ]  # fmt: skip
+    assert float(mine["Viewability"]) == pytest.approx(VIEWABLES / MEASURED)
     assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
 
     answer = desk.get("/console/reports.xlsx", by=by)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from adserver.days import Days
 from adserver.events import INVALID, REASONS, Type
-from adserver.report import DIMENSIONS, EVENT_FIGURES, FIGURES, Row, rows, total, violations
+from adserver.report import DIMENSIONS, EVENT_FIGURES, FIGURE_OF, FIGURES, Row, rows, total, violations
 
 DAYS = Days("Europe/Amsterdam")
 DAY = DAYS.number(date(2026, 3, 2))
@@ -34,6 +34,7 @@ COUNTS = {
         f"5:9:{LOAF}": 2,
         f"5:9:{LOAF}:prefetch": 1,
         f"6:9:{LOAF}": 9,
+        f"7:9:{LOAF}": 7,
         "2:9:889990:not-live": 7,
         "2:9:889992:no-booking": 1,
     },
@@ -43,11 +44,11 @@ COUNTS = {
 
 def test_shows_each_slot_with_its_funnel() -> None:
     """
-    A slot's requests are those answered and those not; impressions, viewables, clicks and loads stand beside
-    them.
+    A slot's requests are those answered and those not; impressions, those measured, viewables, clicks and loads
+    stand beside them.
     """
     found = {row.name: figures(row) for row in rows(COUNTS, ADS, "slot", DAYS)}
-    assert found == {889990: (122, 115, 8, 6, 2, 9), 889991: (4, 4, 0, 0, 0, 0), 889992: (1, 0, 0, 0, 0, 0)}
+    assert found == {889990: (122, 115, 8, 7, 6, 2, 9), 889991: (4, 4, 0, 0, 0, 0, 0), 889992: (1, 0, 0, 0, 0, 0, 0)}
 
 
 def test_invalid_events_stand_apart() -> None:
@@ -74,7 +75,7 @@ def test_by_line_item_a_no_fill_has_no_name() -> None:
     An unfilled request belongs to no line item; it is kept in a last row without a name.
     """
     found = {row.name: figures(row) for row in rows(COUNTS, ADS, "line_item", DAYS)}
-    assert list(found.items()) == [("spring-sale", (119, 119, 8, 6, 2, 9)), (None, (8, 0, 0, 0, 0, 0))]
+    assert list(found.items()) == [("spring-sale", (119, 119, 8, 7, 6, 2, 9)), (None, (8, 0, 0, 0, 0, 0, 0))]
 
 
 def test_by_creative_and_day() -> None:
@@ -98,8 +99,8 @@ def test_an_ad_nobody_can_name_keeps_its_counts() -> None:
     """
     counts = {DAY: {f"1:9:{GONE}": 3, f"3:9:{GONE}": 2, f"1:9:{LOAF}": 1}}
     assert [(row.name, figures(row)) for row in rows(counts, ADS, "slot", DAYS)] == [
-        (889990, (1, 1, 0, 0, 0, 0)),
-        (None, (3, 3, 2, 0, 0, 0)),
+        (889990, (1, 1, 0, 0, 0, 0, 0)),
+        (None, (3, 3, 2, 0, 0, 0, 0)),
     ]
     for by in ("line_item", "creative"):
         assert {row.name: row.served for row in rows(counts, ADS, by, DAYS)}[GONE] == 3
@@ -124,7 +125,9 @@ def test_a_row_as_a_table_names_its_dimension() -> None:
     """
     A row as JSON carries the dimension's name, every figure, and the invalid events.
     """
-    row = Row(name=889990, requests=3, served=2, impressions=2, viewables=1, suspect={**NONE, "impressions": 1})
+    row = Row(
+        name=889990, requests=3, served=2, impressions=2, measured=2, viewables=1, suspect={**NONE, "impressions": 1}
+    )
     row.invalid_by_type["impressions"]["bot"] = 1
     row.invalid_by_type["clicks"]["bot"] = 1
     assert row.as_dict("slot") == {
@@ -132,13 +135,14 @@ def test_a_row_as_a_table_names_its_dimension() -> None:
         "requests": 3,
         "served": 2,
         "impressions": 2,
+        "measured": 2,
         "viewables": 1,
         "clicks": 0,
         "loads": 0,
         "invalid": {"bot": 2},
-        "invalid_by_type": {"impressions": {"bot": 1}, "viewables": {}, "clicks": {"bot": 1}},
-        "suspect": {"impressions": 1, "viewables": 0, "clicks": 0},
-        "gross": {"impressions": 3, "viewables": 1, "clicks": 1},
+        "invalid_by_type": {"impressions": {"bot": 1}, "measured": {}, "viewables": {}, "clicks": {"bot": 1}},
+        "suspect": {"impressions": 1, "measured": 0, "viewables": 0, "clicks": 0},
+        "gross": {"impressions": 3, "measured": 2, "viewables": 1, "clicks": 1},
     }
 
 
@@ -148,7 +152,7 @@ hourly = st.dictionaries(
         st.builds("2:{}:{}:not-live".format, st.integers(0, 23), st.sampled_from([889990, 889994])),
         st.builds(
             "{:d}:{}:{}{}".format,
-            st.sampled_from([Type.IMPRESSION, Type.VIEWABLE, Type.CLICK]),
+            st.sampled_from(list(FIGURE_OF)),
             st.integers(0, 23),
             st.sampled_from([LOAF, ROLL, GONE]),
             st.sampled_from(["", ":bot", ":method"]),
@@ -170,7 +174,7 @@ def test_the_sum_is_the_same_by_every_dimension(counts: dict[int, dict[str, int]
     assert total(found) == total(rows(counts, ADS, "slot", DAYS))
     assert all(row.requests >= row.served for row in found)
     whole = total(found)
-    told = whole.requests + whole.impressions + whole.viewables + whole.clicks + sum(whole.invalid.values())
+    told = whole.requests + sum(getattr(whole, name) for name in EVENT_FIGURES) + sum(whole.invalid.values())
     assert told == sum(n for fields in counts.values() for n in fields.values())
 
 
@@ -194,10 +198,10 @@ def test_suspect_events_are_counted_and_told_apart() -> None:
     """
     counts = {DAY: {f"3:9:{LOAF}": 5, f"3:9:{LOAF}:suspect": 2, f"3:9:{LOAF}:rate": 1, f"5:9:{LOAF}:suspect": 4}}
     (row,) = rows(counts, ADS, "slot", DAYS)
-    assert figures(row) == (0, 0, 7, 0, 4, 0)
-    assert row.suspect == {"impressions": 2, "viewables": 0, "clicks": 4}
+    assert figures(row) == (0, 0, 7, 0, 0, 4, 0)
+    assert row.suspect == {"impressions": 2, "measured": 0, "viewables": 0, "clicks": 4}
     assert row.invalid == {"rate": 1}
-    assert row.gross == {"impressions": 8, "viewables": 0, "clicks": 4}
+    assert row.gross == {"impressions": 8, "measured": 0, "viewables": 0, "clicks": 4}
 
 
 def test_a_reason_that_an_older_version_counted_by_its_number_is_the_same_reason() -> None:
@@ -212,7 +216,7 @@ def test_a_reason_that_an_older_version_counted_by_its_number_is_the_same_reason
 
 filed = st.dictionaries(
     st.tuples(
-        st.sampled_from([Type.IMPRESSION, Type.VIEWABLE, Type.CLICK]),
+        st.sampled_from(list(FIGURE_OF)),
         st.integers(0, 24),
         st.sampled_from([LOAF, ROLL, GONE]),
         st.sampled_from([*INVALID, "reason-200"]),
@@ -242,7 +246,7 @@ def test_gross_less_the_reasons_is_net(days: dict[int, dict[tuple[Type, int, str
         taken_off = sum(row.gross.values()) - sum(getattr(row, figure) for figure in EVENT_FIGURES)
         assert sum(row.invalid.values()) == taken_off
     every = [(key, n) for fields in days.values() for key, n in fields.items()]
-    for type_, figure in zip((Type.IMPRESSION, Type.VIEWABLE, Type.CLICK), EVENT_FIGURES, strict=True):
+    for type_, figure in FIGURE_OF.items():
         assert total(found).gross[figure] == sum(n for key, n in every if key[0] is type_)
         net = sum(n for key, n in every if key[0] is type_ and key[3] in ("", "suspect"))
         assert getattr(total(found), figure) == net
@@ -253,9 +257,19 @@ def test_a_figure_above_the_one_it_comes_from_is_told() -> None:
     Each invariant says in how many rows it does not hold; all of them are named even where they hold.
     """
     rows = [
-        Row(name=1, requests=5, served=5, impressions=4, viewables=4),
-        Row(name=2, requests=5, served=6, impressions=7, viewables=4),
-        Row(name=3, requests=5, served=4, impressions=3, viewables=4),
+        Row(name=1, requests=5, served=5, impressions=4, measured=4, viewables=4),
+        Row(name=2, requests=5, served=6, impressions=7, measured=0, viewables=4),
+        Row(name=3, requests=5, served=4, impressions=3, measured=4, viewables=4),
     ]
-    assert violations(rows) == {"served-requests": 1, "impressions-served": 1, "viewables-impressions": 1}
-    assert violations([]) == {"served-requests": 0, "impressions-served": 0, "viewables-impressions": 0}
+    names = ("served-requests", "impressions-served", "measured-impressions", "viewables-impressions")
+    assert violations(rows) == dict.fromkeys(names, 1)
+    assert violations([]) == dict.fromkeys(names, 0)
+
+
+def test_a_viewable_rate_is_of_what_was_measured() -> None:
+    """
+    Impressions that nobody could measure are not held against an ad; a viewable one was measured in any case.
+    """
+    assert Row(name=1, impressions=100, measured=40, viewables=30).viewable_of == 40
+    assert Row(name=1, impressions=100, measured=29, viewables=30).viewable_of == 30
+    assert Row(name=1, impressions=100).viewable_of == 0

@@ -26,7 +26,7 @@ OVERLAYS = ["small", "production"]
 # Not Kubernetes' own, so there is no schema to hold them against.
 CUSTOM_KINDS = {("monitoring.coreos.com/v1", kind) for kind in ("ServiceMonitor", "PrometheusRule")}
 # What pages and readers call, and nothing else.
-DELIVERY_PATHS = {"/ads", "/render", "/i", "/v", "/c", "/assets", "/loader.js", "/loader.css", "/methodology"}
+DELIVERY_PATHS = {"/ads", "/render", "/i", "/m", "/v", "/c", "/assets", "/loader.js", "/loader.css", "/methodology"}
 
 VARIABLE = re.compile(r"\bADSERVER_[A-Z_]*[A-Z]\b")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")

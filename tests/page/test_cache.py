@@ -48,7 +48,7 @@ http {{
         error_page 502 = @starting;
         location @starting {{ return 444; }}
         location / {{ proxy_pass http://site; }}
-        location ~ ^/(ads|i|v|c|assets|loader|readyz) {{ proxy_pass http://ads; }}
+        location ~ ^/(ads|i|m|v|c|assets|loader|readyz) {{ proxy_pass http://ads; }}
     }}
 }}
 """

@@ -374,7 +374,7 @@ def test_what_moves_stands_still_for_readers_who_ask_for_it_and_for_everybody_in
         moving.filled()
         moving.page.clock.pause_at(3600)
         moving.page.bring_to_front()
-        assert moving.page.evaluate(shown).endswith(gif)
+        moving.wait(f"{shown}.endsWith('{gif}')")
         moving.framed()
         moving.page.clock.run_for(1000)
         moving.hears("v")

@@ -6,7 +6,7 @@ The page's clock is held, so that 0.9 s are 0.9 s on any machine; what is on the
 import pytest
 
 from tests.page.conftest import LARGE, TALL, Reader, placeholder
-from tests.service.live import eventually
+from tests.service.live import eventually, tokens
 
 pytestmark = pytest.mark.system
 
@@ -163,7 +163,25 @@ def test_where_nothing_can_be_measured_nothing_is_claimed(reader: Reader) -> Non
 
     assert run(reader, 60_000) == 0
     assert len(reader.asked("i")) == 1
+    assert reader.asked("m") == []
     assert reader.complaints == []
+
+
+def test_what_is_watched_is_said_once(reader: Reader) -> None:
+    """
+    An ad that the page watches is measured, whether it is ever seen or not; one that a template put in, too.
+    """
+    snippet = reader.service.http.get(f"/ads/{TALL}").text
+    reader.open(f"{snippet}{SPACE}{placeholder(reader.service, LARGE)}")
+    reader.filled()
+    reader.hears("m", 2)
+    reader.page.evaluate("scrollTo(0, 3000)")
+    reader.page.evaluate("document.dispatchEvent(new Event('adserver:fill'))")
+    reader.settle()
+
+    measured = [url.rsplit("/", 1)[1] for url in reader.asked("m")]
+    assert len(measured) == len(set(measured)) == 2
+    assert tokens(snippet)[0] in measured
 
 
 def test_a_view_that_was_not_made_safe_is_sent_again(reader: Reader) -> None:

@@ -23,6 +23,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import redis
 
+from adserver.report import FIGURES
 from adserver.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,8 +86,7 @@ def issuer(token: str) -> bytes:
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, int]:
     """The sums of a report's figures."""
-    figures = ("requests", "served", "impressions", "viewables", "clicks", "loads")
-    return {figure: sum(row[figure] for row in rows) for figure in figures}
+    return {figure: sum(row[figure] for row in rows) for figure in FIGURES}
 
 
 class Service:

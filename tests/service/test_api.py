@@ -117,7 +117,8 @@ def test_good_calls_are_as_described(service: Service, described: dict[str, Any]
     calls = [
         ("GET", "/ads/{id}", "/ads/889990"), ("GET", "/ads/{id}", "/ads/1"), ("GET", "/ads", "/ads?id=889990"),
         ("GET", "/ads", "/ads"), ("GET", "/i/{token}", f"/i/{token}"), ("POST", "/i/{token}", f"/i/{token}"),
-        ("POST", "/v/{token}", f"/v/{token}"), ("GET", "/c/{token}", f"/c/{token}"), ("GET", "/metrics", "/metrics"),
+        ("POST", "/m/{token}", f"/m/{token}"), ("POST", "/v/{token}", f"/v/{token}"),
+        ("GET", "/c/{token}", f"/c/{token}"), ("GET", "/metrics", "/metrics"),
         ("GET", "/readyz", "/readyz"), ("GET", "/healthz", "/healthz"), ("GET", "/api/report", "/api/report?by=hour"),
         ("GET", "/api/report", "/api/report?by=x"), ("GET", "/", "/"), ("GET", "/favicon.ico", "/favicon.ico"),
         ("GET", "/methodology", "/methodology"), ("GET", "/api/explain/{id}", "/api/explain/889990?section=travel"),

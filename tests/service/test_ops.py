@@ -10,6 +10,7 @@ import pytest
 
 from tests.service.live import SLOTS, Service, client, eventually, free_port, read_series, tokens
 
+EVENTS = ("impression", "measured", "viewable", "click")
 OPS = ["/metrics", "/readyz", "/openapi.json", "/api/report"]
 
 
@@ -36,7 +37,7 @@ def test_every_series_is_there_from_the_start(service: Service) -> None:
     series = service.series()
 
     expected = {f'adserver_{name}_total{{slot="{slot}"}}' for name in ("requests", "served") for slot in SLOTS}
-    expected |= {f'adserver_events_total{{type="{name}"}}' for name in ("impression", "viewable", "click")}
+    expected |= {f'adserver_events_total{{type="{name}"}}' for name in EVENTS}
     expected |= {
         f'adserver_events_rejected_total{{reason="{reason}"}}'
         for reason in ("malformed", "forged", "expired", "future", "not-allowed", "duplicate")
@@ -44,9 +45,9 @@ def test_every_series_is_there_from_the_start(service: Service) -> None:
     expected |= {
         f'adserver_events_invalid_total{{reason="{why}",type="{type_}"}}'
         for why in ("bot", "no-user-agent", "prefetch", "method", "navigation", "rate", "staff", "address-list")
-        for type_ in ("impression", "viewable", "click")
+        for type_ in EVENTS
     }
-    expected |= {f'adserver_events_suspect_total{{type="{type_}"}}' for type_ in ("impression", "viewable", "click")}
+    expected |= {f'adserver_events_suspect_total{{type="{type_}"}}' for type_ in EVENTS}
     expected |= {
         f'adserver_config_reload_failures_total{{cause="{why}"}}'
         for why in ("problems", "conflict", "store", "addresses")

@@ -15,7 +15,7 @@ import pytest
 from adserver.cli import main
 from tests.service.live import SLOTS, Service, free_port, tokens
 
-FIGURES = ["requests", "served", "impressions", "viewables", "clicks", "loads"]
+FIGURES = ["requests", "served", "impressions", "measured", "viewables", "clicks", "loads"]
 DIMENSIONS = ["slot", "line_item", "creative", "day", "hour"]
 EMPTY = 700003
 LOADS = 7
@@ -37,6 +37,8 @@ def service(new_service: Callable[..., Service]) -> Service:
             for token in tokens(ad["html"]):
                 if n < 5:
                     service.http.get(f"/i/{token}")
+                if n < 4:
+                    service.http.post(f"/m/{token}")
                 if n < 3:
                     service.http.post(f"/v/{token}")
                 if n < 2 and place < 9:
@@ -88,29 +90,29 @@ def test_table_csv_json_and_api_agree(service: Service, by: str, capsys: pytest.
     for theirs, ours in zip(comma, api["rows"], strict=True):
         assert [int(theirs[figure]) for figure in FIGURES] == [ours[figure] for figure in FIGURES]
         assert int(theirs["invalid:bot"]) == ours["invalid"].get("bot", 0)
-    gross = [f"gross:{figure}" for figure in FIGURES[2:5]]
+    gross = [f"gross:{figure}" for figure in FIGURES[2:6]]
     assert table[2].split() == [by, *FIGURES, "suspect", *gross, "invalid:bot"]
     for theirs, ours in zip(comma, api["rows"], strict=True):
-        assert [int(theirs[name]) for name in gross] == [ours["gross"][figure] for figure in FIGURES[2:5]]
+        assert [int(theirs[name]) for name in gross] == [ours["gross"][figure] for figure in FIGURES[2:6]]
         assert int(theirs["suspect"]) == sum(ours["suspect"].values())
-    bodies = [line.replace(",", "").rsplit(maxsplit=11) for line in table[4:-1]]
-    assert [[int(cell) for cell in line[1:7]] for line in bodies] == [
+    bodies = [line.replace(",", "").rsplit(maxsplit=13) for line in table[4:-1]]
+    assert [[int(cell) for cell in line[1:8]] for line in bodies] == [
         [row[figure] for figure in FIGURES] for row in api["rows"]
     ]
     total = table[-1].replace(",", "").split()
-    assert [int(cell) for cell in total[1:7]] == [sum(row[figure] for row in api["rows"]) for figure in FIGURES]
+    assert [int(cell) for cell in total[1:8]] == [sum(row[figure] for row in api["rows"]) for figure in FIGURES]
 
 
 def test_every_dimension_has_the_same_sums(service: Service) -> None:
     """
-    Served, impressions, viewables and clicks add up alike by slot, line item, creative, day and hour.
+    Every figure adds up alike by slot, line item, creative, day and hour.
     """
     sums = {by: [sum(row[figure] for row in rows(service, by)) for figure in FIGURES] for by in DIMENSIONS}
 
     assert len({tuple(one) for one in sums.values()}) == 1
-    requests, served, impressions, viewables, clicks, loads = sums["slot"]
+    requests, served, impressions, measured, viewables, clicks, loads = sums["slot"]
     assert requests - served == 6
-    assert requests > served >= impressions > viewables > clicks > 0
+    assert requests > served >= impressions > measured > viewables > clicks > 0
     assert loads == LOADS
 
 
@@ -135,7 +137,7 @@ def test_rows_are_named_as_the_configuration_names_them(service: Service) -> Non
 
 def test_json_has_the_contracts_shape(service: Service) -> None:
     """
-    A row has its dimension, the six figures, and what was invalid by reason; then what these are made of.
+    A row has its dimension, the seven figures, and what was invalid by reason; then what these are made of.
     """
     for row in rows(service, "slot"):
         assert list(row) == ["slot", *FIGURES, "invalid", "invalid_by_type", "suspect", "gross"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adserver.report import EVENT_FIGURES
 from adserver.token import Keys, Mint, parse_keys, verify
 from tests.service.live import BROWSER, Service, client, eventually, tokens
 
@@ -122,7 +123,7 @@ def test_fifty_at_once_on_four_workers_count_one(service: Service) -> None:
     eventually(lambda: sum(service.metric(name) for name in repeats) - ignored == 49, 5, "49 repeats")
 
 
-def test_impression_viewable_and_click_count_apart(service: Service) -> None:
+def test_the_events_of_a_token_count_apart(service: Service) -> None:
     """
     One token stands for one of each event, in any order, by GET or by POST.
     """
@@ -134,16 +135,18 @@ def test_impression_viewable_and_click_count_apart(service: Service) -> None:
         http.get(f"/c/{token}"),
         http.post(f"/v/{token}"),
         http.post(f"/i/{token}"),
+        http.post(f"/m/{token}"),
         http.get(f"/c/{token}"),
         http.post(f"/v/{token}"),
         http.get(f"/i/{token}"),
+        http.post(f"/m/{token}"),
     ]
 
-    assert [answer.status_code for answer in answers] == [302, 204, 204, 302, 204, 200]
-    assert [answer.headers.get("adserver-ignored") for answer in answers] == [None] * 3 + ["duplicate"] * 3
+    assert [answer.status_code for answer in answers] == [302, 204, 204, 204, 302, 204, 200, 204]
+    assert [answer.headers.get("adserver-ignored") for answer in answers] == [None] * 4 + ["duplicate"] * 4
     assert all(answer.headers["cache-control"] == "no-store" for answer in answers)
     after = service.row(889993)
-    assert [after[figure] - before[figure] for figure in ("impressions", "viewables", "clicks")] == [1, 1, 1]
+    assert [after[figure] - before[figure] for figure in EVENT_FIGURES] == [1, 1, 1, 1]
 
 
 def test_each_ad_of_a_page_counts_by_its_own_token(service: Service) -> None:
@@ -296,7 +299,11 @@ def test_truncated_token_does_not_count(service: Service) -> None:
     before = service.counts()
     with service.connection() as http:
         for length in range(48):
-            for answer in (http.get(f"/i/{token[:length]}"), http.post(f"/v/{token[:length]}")):
+            for answer in (
+                http.get(f"/i/{token[:length]}"),
+                http.post(f"/m/{token[:length]}"),
+                http.post(f"/v/{token[:length]}"),
+            ):
                 assert answer.status_code in (200, 204)
                 assert answer.headers["adserver-ignored"] == "malformed"
     assert service.counts() == before
@@ -481,6 +488,7 @@ def test_head_is_answered_and_not_counted(service: Service) -> None:
     ("path", "methods"),
     [
         ("/i/", ("PUT", "DELETE", "OPTIONS", "PATCH")),
+        ("/m/", ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")),
         ("/v/", ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")),
         ("/c/", ("POST", "PUT", "DELETE", "OPTIONS")),
     ],
@@ -500,7 +508,7 @@ def test_wrong_method_is_405_and_counts_nothing(service: Service, path: str, met
             assert answer.headers["content-type"] == "application/problem+json"
 
     assert service.counts() == before
-    good = service.http.post(f"/v/{token}") if path == "/v/" else service.http.get(f"{path}{token}")
+    good = service.http.request("POST" if path in ("/m/", "/v/") else "GET", f"{path}{token}")
     assert "adserver-ignored" not in good.headers
 
 
@@ -519,7 +527,7 @@ def test_beacons_body_is_ignored_up_to_a_kilobyte(service: Service) -> None:
     assert answer.status_code == 204
 
 
-@pytest.mark.parametrize("path", ["/i/", "/v/"])
+@pytest.mark.parametrize("path", ["/i/", "/m/", "/v/"])
 def test_large_body_of_a_beacon_is_refused_and_not_counted(service: Service, path: str) -> None:
     """
     More than a kilobyte is 413, announced or in chunks; the token is still good afterwards.
