@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import accumulate, pairwise
-from math import floor, inf
+from math import ceil, floor, inf
 from operator import add, itemgetter
 
 from msgspec import Struct
@@ -34,6 +34,9 @@ DECISIONS = 20_000
 STEP_H = 1
 _LONG_S = 60 * 86_400.0
 """What looks further ahead goes by steps of four hours."""
+MANY = 1_000
+"""More goals than this are planned every four hours, and their flights begin and end with an hour."""
+_HOUR_S = 3600.0
 _FITS = 30
 _PARTS = 50
 _AGAIN = 6
@@ -193,12 +196,17 @@ def replay(
     ends: float,
     *,
     decisions: int = DECISIONS,
+    many: int = MANY,
     rate: float = 1.0,
     told: Callable[[float], None] = lambda _: None,
 ) -> list[Forecast]:
-    """What each line item delivers between two instants. *rate* is how much of what is served comes to count."""
+    """What each line item delivers between two instants. *rate* is how much of what is served comes to count; more
+    goals than *many* are replayed more coarsely.
+    """
     asked = gather(catalog, views, outlook)
-    return replay_asked(catalog, outlook, asked, before, begins, ends, decisions=decisions, rate=rate, told=told)
+    return replay_asked(
+        catalog, outlook, asked, before, begins, ends, decisions=decisions, many=many, rate=rate, told=told
+    )
 
 
 def replay_asked(
@@ -211,6 +219,7 @@ def replay_asked(
     *,
     decisions: int = DECISIONS,
     step_h: int = STEP_H,
+    many: int = MANY,
     rate: float = 1.0,
     aim: str | None = None,
     told: Callable[[float], None] = lambda _: None,
@@ -227,9 +236,11 @@ def replay_asked(
         for item in catalog.document.line_items
         if not slots.isdisjoint(item.slots)
     }
-    if ends - begins > _LONG_S:
+    goals = [run for run in runs.values() if run.goal]
+    coarse = len(goals) > many
+    if coarse or ends - begins > _LONG_S:
         step_h = max(step_h, 4)
-    steps = _steps(catalog, [run.item for run in runs.values()], begins, ends, step_h)
+    steps = _steps(catalog, [run.item for run in runs.values()], begins, ends, step_h, _HOUR_S if coarse else None)
     loads = _Loads(asked, outlook, steps, max(1, decisions))
     paced = {
         id(shape): [(run, times) for run in runs.values() if run.goal and (times := _times(run, shape.slots))]
@@ -241,11 +252,11 @@ def replay_asked(
     }
     for number, (now, until) in enumerate(pairwise(steps)):
         minute = catalog.week.minute(now)
-        _plan(runs, catalog.week, outlook, now, days)
+        _plan(goals, catalog.week, outlook, now, days)
         for shape, weight in loads.of(now, until):
             open_ = tuple(holds(spans, minute) for spans in timed[id(shape)])
             _show(catalog, runs, shape, shape.next(open_), paced[id(shape)], weight, (now + until) / 2)
-        _fade(runs, until - now)
+        _fade(goals, until - now)
         told((number + 1) / (len(steps) - 1))
         if aim is not None and _is_out_of_reach(runs[aim], outlook, until, ends):
             ends = until
@@ -262,14 +273,19 @@ def _times(run: _Run, slots: Sequence[int]) -> int:
     return sum(slot in run.slots for slot in slots)
 
 
-def _steps(catalog: Catalog, items: Iterable[LineItem], begins: float, ends: float, step_h: int) -> list[float]:
-    """The instants between which nothing begins or ends, from *begins* to *ends*."""
+def _steps(
+    catalog: Catalog, items: Iterable[LineItem], begins: float, ends: float, step_h: int, grid_s: float | None
+) -> list[float]:
+    """The instants between which nothing begins or ends, from *begins* to *ends*; with *grid_s* flights are taken to
+    begin and end at multiples of it.
+    """
     week = catalog.week
     cuts = {begins, ends}
     cuts.update(at for pause in catalog.document.pauses for at in (pause.starts, pause.ends) if begins < at < ends)
     spans = set()
     for item in items:
-        cuts.update(at for at in (item.starts, item.ends) if at is not None and begins < at < ends)
+        flight = (at for at in (item.starts, item.ends) if at is not None and begins < at < ends)
+        cuts.update(ceil(at / grid_s) * grid_s for at in flight) if grid_s else cuts.update(flight)
         if item.hours:
             spans.add(spans_of(item.hours))
     edges = hours.edges(spans)
@@ -412,12 +428,12 @@ def _parts(shape: _Shape, slots: Sequence[int]) -> Callable[[Sequence[float]], t
     return itemgetter(*places) if len(places) > 1 else lambda parts: (parts[places[0]],)
 
 
-def _plan(runs: Mapping[str, _Run], week: Week, outlook: Outlook, now: float, days: Days) -> None:
+def _plan(runs: Iterable[_Run], week: Week, outlook: Outlook, now: float, days: Days) -> None:
     """The shares of the step that begins *now*, by the rule that serving goes by."""
     day = days.locate(now)[0]
     today = days.start(day), days.start(day + 1)
     minute = week.minute(now)
-    for run in runs.values():
+    for run in runs:
         if run.goal is None:
             continue
         if run.day != day:
@@ -509,9 +525,9 @@ def _count(run: _Run, part: float, now: float) -> None:
             run.reached_at = now
 
 
-def _fade(runs: Mapping[str, _Run], length: float) -> None:
+def _fade(runs: Iterable[_Run], length: float) -> None:
     kept = 0.5 ** (length / _HALF_LIFE_S)
-    for run in runs.values():
+    for run in runs:
         run.asked *= kept
         run.took *= kept
 

@@ -315,8 +315,8 @@ def measure_outage(options: argparse.Namespace, directory: Path) -> None:
 
 def measure_forecast(_: argparse.Namespace, __: Path) -> None:
     rows: list[Row | Bound] = [
-        Bound(f"a month of 18 slots, {what}", f"seconds; {used:.1f} s of processor time", took, foretelling.MOST_S)
-        for what, took, used in foretelling.measure(progress)
+        Bound(what, f"seconds; {used:.1f} s of processor time", took, most)
+        for what, took, used, most in foretelling.measure(progress)
     ]
     progress("")
     print(table(rows), flush=True)
