@@ -31,10 +31,8 @@ from adserver.chosen import Chosen
 from adserver.closing import Closer
 from adserver.condition import Condition
 from adserver.confirm import Confirmer
-from adserver.console.routes import routes
-from adserver.console.signin import open_provider
+from adserver.console.opening import Console
 from adserver.console.sums import Sums
-from adserver.console.web import Tools
 from adserver.days import Days
 from adserver.direct import Direct
 from adserver.errors import JournalUnavailable, StoreRefused, StoreUnavailable
@@ -142,8 +140,17 @@ class Worker:
         site = Site(settings, live, articles, previews)
         sums = Sums(book)
         pages.router.routes.extend(_routes(health, site, Methodology(settings, live, listed), delivery, Loader()))
-        tools = Tools(settings, live, answering, previews, articles, sums, open_provider(settings))
-        pages.router.routes.extend(routes(tools))
+
+        def read_console() -> list[Route]:
+            from adserver.console.routes import routes
+            from adserver.console.signin import open_provider
+            from adserver.console.web import Tools
+
+            return routes(Tools(settings, live, answering, previews, articles, sums, open_provider(settings)))
+
+        pages.router.default = console = Console(read_console, pages.router.not_found)
+        if settings.oidc_issuer:  # what is wrong with its secret is said at the start
+            await console.open()
         self._delivery, self._articles, self._tracking, self._letters = delivery, articles, tracking, letters
         loops: list[Loop] = [
             partial(follow_loop, live, settings),

@@ -242,6 +242,7 @@ class Catalog:
     """One version of the booking document, indexed. *bookings* has an entry for every slot."""
 
     __slots__ = (
+        "_places",
         "about_readers",
         "advertisers",
         "assets",
@@ -315,11 +316,22 @@ class Catalog:
         of = {one.id: self.advertisers[one.advertiser] for one in document.campaigns}
         books = _Books(self.slots, items, creatives, of, self.caps, self.week, self.pauses, self.sections)
         self.bookings: Mapping[int, Bookings] = books
+        self._places = places
         self.by_key: Mapping[bytes, Ad] = _Ads(places, books)
         self.assets = frozenset(name for creative in document.creatives for name in creative.files)
 
     def __repr__(self) -> str:
         return f"<Catalog version {self.version}, {len(self.slots)} slots, {len(self.document.line_items)} line items>"
+
+    def missing_from(self, other: "Catalog") -> Steps[dict[bytes, Ad]]:
+        """The ads, by key, that *other* does not have."""
+        found: dict[bytes, Ad] = {}
+        for part in self._places:
+            for key in [key for key in part if key not in other._places[key[0]]]:
+                found[key] = self.by_key[key]
+                yield
+            yield
+        return found
 
     def parts(self) -> Iterator[list[Any]]:
         """All that there are many of in it. Who holds these lets go of the catalog at once, and of them bit by bit."""

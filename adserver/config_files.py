@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import tomli_w
 from msgspec import Struct
-from PIL import Image
 
 from adserver.checks import check
 from adserver.documents import TABLES, Document, Entry, Known, read_tables
@@ -191,6 +190,8 @@ def measure_image(creative: Creative, data: bytes) -> Measured:
 
 def _look_at_image(data: bytes) -> tuple[str, Size]:
     """The extension and size of an image, from its content and not from its name. Raises ValueError."""
+    from PIL import Image  # see stills
+
     try:
         with Image.open(BytesIO(data), formats=list(EXTENSIONS)) as image:
             image.verify()

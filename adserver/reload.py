@@ -10,10 +10,12 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from adserver import metrics, versions
 from adserver.background import in_steps, wait_for_any
@@ -42,6 +44,16 @@ class Large(Protocol):
     def parts(self) -> Iterator[list[Any]]: ...
 
 
+class Retired(Struct, frozen=True):
+    """What clicks still need of a catalog that is gone: the ads that the live one does not have, and names of files."""
+
+    by_key: Mapping[bytes, Ad]
+    assets: frozenset[str]
+
+    def parts(self) -> Iterator[list[Any]]:
+        yield list(self.by_key.values())
+
+
 class LiveCatalog:
     """The catalog that answers requests now. Take `current` once per request."""
 
@@ -56,7 +68,7 @@ class LiveCatalog:
         self.leaving: list[Large] = []
         """Catalogs that are gone, and what was made of them: to be let go of bit by bit."""
         self._version: Version | None = None
-        self._retired: list[Catalog] = []
+        self._retired: list[Catalog | Retired] = []
         self._on_change = on_change
 
     def __repr__(self) -> str:
@@ -88,6 +100,15 @@ class LiveCatalog:
         self.current = catalog
         self._on_change(catalog)
         metrics.CATALOG_VERSION.set(version.number)
+
+    def retiring(self) -> Steps[None]:
+        """Keep of catalogs that are gone what the live one does not have, and let go of the rest."""
+        for at, old in enumerate(self._retired):
+            if isinstance(old, Catalog):
+                ads = yield from old.missing_from(self.current)
+                self._retired[at] = Retired(ads, old.assets)
+                self.leaving.append(old)
+        yield from letting_go(self.leaving)
 
 
 def snapshot_path(settings: Settings) -> Path:
@@ -134,8 +155,7 @@ async def follow_loop(live: LiveCatalog, settings: Settings, stopping: asyncio.E
 
 async def _follow(live: LiveCatalog, store: Store, settings: Settings) -> bool:
     """Have *live* serve the store's live version; False when the store has none."""
-    if live.leaving:
-        await in_steps(letting_go(live.leaving))
+    await in_steps(live.retiring())
     number = await versions.live_number(store)
     if number == 0:
         live.confirmed = False

@@ -6,10 +6,12 @@ eyes to rest. Formats that say how long a frame stays only when it is drawn are 
 
 import hashlib
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from PIL import Image  # 2 MB that a worker does without until it is handed a picture
 
 LONGEST_S = 30
 """Seconds that one run of an animation may take."""
@@ -36,6 +38,8 @@ def make_still(data: bytes) -> Still | None:
 
     Raises ValueError, with the rest of a sentence, for one that moves too long, has too many pixels or is damaged.
     """
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(BytesIO(data), formats=list(_AS)) as image:
             form, frames = str(image.format), int(getattr(image, "n_frames", 1))
@@ -59,7 +63,7 @@ def make_still(data: bytes) -> Still | None:
     return Still(asset_name(out.getvalue(), extension), out.getvalue())
 
 
-def _longest_shown(image: Any, frames: int) -> Image.Image:
+def _longest_shown(image: Any, frames: int) -> "Image.Image":
     longest_ms, total_ms = -1, 0
     found: Image.Image = image
     for n in range(frames):

@@ -145,6 +145,7 @@ CONSOLE = {
     "console.advertisers": "console.bookings console.desk console.drafts console.report_links console.web"
     " console.words versions",
     "console.__init__": "",
+    "console.opening": "",
     "console.typed": "",
     "console.unguessable": "",
     "console.audit": "store",
@@ -214,7 +215,7 @@ CLIENT_OUTSIDE = {
     "client.django": {"django", "asgiref"},
 }
 JOINED = {
-    "app": " ".join([*LEAVES, *EDGES, "console.routes", "console.signin", "console.sums", "console.web"]),
+    "app": " ".join([*LEAVES, *EDGES]) + " console.opening console.routes console.signin console.sums console.web",
     "supervisor": "config_files console.links disk embedded http_speed logs metrics publish reload secret settings"
     " store versions address_file",
     "asking": "archive columns config_files console.desk console.drafts curves delivered keeping pacer publish settings"

@@ -16,8 +16,9 @@ from adserver.documents import Document
 from adserver.errors import ConfigError, Conflict
 from adserver.model import LineItem
 from adserver.publish import publish_files
-from adserver.reload import LiveCatalog, follow_loop, letting_go, load_first, snapshot_path
+from adserver.reload import LiveCatalog, Retired, follow_loop, letting_go, load_first, snapshot_path
 from adserver.settings import Settings
+from adserver.steps import at_once
 from adserver.store import open_store
 from adserver.versions import KEY, Version
 from tests import make
@@ -54,8 +55,9 @@ async def publish(server: Server, document: Document, assets: dict[str, bytes] |
                 return (await publish_files(store, given, author="ann", note="", force=True)).number
 
 
-def a_document(name: str) -> Document:
-    return make.document(make.line_item(name), creatives=[make.creative(f"{name}-loaf", image=None, image_size=None)])
+def a_document(*names: str) -> Document:
+    creatives = [make.creative(f"{name}-loaf", image=None, image_size=None) for name in names]
+    return make.document(*map(make.line_item, names), creatives=creatives)
 
 
 def key_of(name: str) -> bytes:
@@ -362,6 +364,25 @@ def test_retired_catalogs_still_find_their_ads() -> None:
 
     assert found == list(range(8 - reload.RETIRED, 9))
     assert "version 8" in repr(live)
+
+
+def test_of_a_catalog_that_is_gone_its_own_ads_are_kept() -> None:
+    """
+    A click finds what is booked no more, by the newest version that had it; what is still booked is kept once.
+    """
+    live = LiveCatalog()
+    for number, names in enumerate((("both", "first"), ("both", "second"), ("both",)), 1):
+        document = a_document(*names)
+        live.swap(version(number, document), Catalog(document, number), {})
+        at_once(live.retiring())
+
+    assert not live.leaving
+    kept = [one for one in live._retired if isinstance(one, Retired)]
+    assert [{ad.line_item.id for ad in one.by_key.values()} for one in kept] == [{"first"}, {"second"}]
+    for name in ("both", "first", "second"):
+        found = live.find(key_of(name))
+        assert found
+        assert found.line_item.id == name
 
 
 def test_a_catalog_that_is_gone_is_let_go_bit_by_bit(tmp_path: Path, server: Server) -> None:
