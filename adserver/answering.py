@@ -18,7 +18,7 @@ from adserver.caps import Caps
 from adserver.catalog import Ad, Catalog
 from adserver.context import Query
 from adserver.days import Days
-from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide
+from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide, draw_of
 from adserver.documents import Document
 from adserver.errors import JournalUnavailable
 from adserver.events import NO_FILLS, NO_ISSUER, TOKEN_BIT, Type, slot_subject
@@ -71,7 +71,8 @@ class PageDraws(dict[int | str, int]):
         self._counters = counters
 
     def __missing__(self, name: int | str) -> int:
-        n = self[name] = self._counters[name] = self._counters.get(name, -1) + 1
+        view = self._counters[name] = self._counters.get(name, -1) + 1
+        n = self[name] = draw_of(name, view) if isinstance(name, int) else view
         return n
 
 
@@ -429,7 +430,7 @@ class Answering:
         day, hour = self._locate(now)
         planner, counters = self._planner, self._counters
         n = counters[slot] = counters.get(slot, -1) + 1
-        draws: dict[int | str, int] = {slot: n}
+        draws: dict[int | str, int] = {slot: draw_of(slot, n)}
         [decision] = decide(edition.catalog, now, page, draws, planner.pace)
         self.pacer.last_page = page
         if not isinstance(decision, Filled):

@@ -10,8 +10,10 @@ decided as a whole, highest priority first over all its slots: no creative is sh
 a category, no advertiser has two of them unless it asks, and a roadblock has all of its slots or none.
 
 Choices follow the golden-ratio sequence: the n-th draw of a slot is frac(n / phi), which keeps every share within 3
-of its exact number after 10,000 draws where a lottery strays by 44 to 96. What is left over of a draw after it has
-chosen a line item is again evenly spread, and chooses the creative.
+of its exact number after 10,000 draws where a lottery strays by 44 to 96. Slots that stand on the same pages are asked
+equally often, so each takes its draws in an order of its own (see `draw_of`): else two that are sold by halves
+to two banks each would meet the banks together on every page, and one bank would never show. What is left over of a
+draw after it has chosen a line item is again evenly spread, and chooses the creative.
 """
 
 from bisect import bisect_right
@@ -31,7 +33,7 @@ GOLDEN = 0.6180339887498949
 """1 / phi, to the last bit of a double."""
 
 Draws = Mapping[int | str, int]
-"""The draw number of each slot (by id) and group (by id) of the page."""
+"""The draw number of each slot (by id) and group (by id) of the page; a slot's is `draw_of` one of its views."""
 
 SHOWS: Mapping[Format, frozenset[Kind]] = {
     Format.HTML: frozenset(Kind),
@@ -109,6 +111,28 @@ def spread(n: int) -> float:
     return n * GOLDEN % 1.0
 
 
+def draw_of(slot: int, view: int) -> int:
+    """Which draw the *view*-th view of *slot* takes: of each eight in a row, which one is the slot's own affair.
+
+    So after any eighth view a slot has had the very same draws as without, and those of two slots have nothing to do
+    with each other. The mixing is a multiplicative hash by odd constants (Knuth, TAOCP 3, 6.4).
+    """
+    times, more = _order_of(slot, view >> 3)
+    return view & ~7 | view * times + more & 7
+
+
+def view_of(slot: int, draw: int) -> int:
+    """Which view of *slot* took that *draw*: an odd number times itself is 1 modulo 8."""
+    times, more = _order_of(slot, draw >> 3)
+    return draw & ~7 | (draw - more) * times & 7
+
+
+def _order_of(slot: int, eight: int) -> tuple[int, int]:
+    mixed = slot * eight * 0x9E3779B1 & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
+    return mixed >> 8 | 1, mixed >> 20
+
+
 # Looking a member up in its Enum takes 0.15 us on Python 3.11, walking through one 2 us.
 _RANKS = tuple(range(len(PRIORITIES)))
 _SPONSORSHIP = PRIORITIES.index(Priority.SPONSORSHIP)
@@ -117,6 +141,10 @@ _EVEN, _SEQUENCE, _OPTIMISED = Rotation.EVEN, Rotation.SEQUENCE, Rotation.OPTIMI
 _ONE, _ALL = PageRule.ONE, PageRule.ROADBLOCK_ALL
 _NOT_LIVE, _OUTSIDE_SHARE, _GOAL, _PACING = NoFill.NOT_LIVE, NoFill.OUTSIDE_SHARE, NoFill.GOAL, NoFill.PACING
 UNPACED = Pace()
+_NOTHING = 1e-9
+"""Less than this of a slot's draws is what rounding leaves of none."""
+_MOST_TRIES = 50
+"""So often at most a page is decided anew because a group's slot stays empty."""
 _UNKNOWN_READER = "it has a frequency cap, and nothing says how often this reader has seen it"
 _NOBODY = Live((None,) * len(PRIORITIES), inf)
 """Of a slot that is not in the catalog."""
@@ -156,6 +184,14 @@ class _Taken:
         self.categories.update(booking.advertiser.categories)
         for field in booking.caps:
             self.views[field] = self.views.get(field, 0) + 1
+
+    def rivals(self, booking: Booking) -> bool:
+        """Whether its own advertiser or its trade is on the page by another line item."""
+        advertiser = booking.advertiser
+        return booking.line_item.id not in self.line_items and (
+            (advertiser.id in self.advertisers and not advertiser.several)
+            or not self.categories.isdisjoint(advertiser.categories)
+        )
 
     def forbids(self, booking: Booking) -> str | None:
         """Why *booking* may not be on this page as well; None when it may."""
@@ -278,13 +314,19 @@ def _try_other_slots(
     choices: dict[int, int] = {}
     spots, trace = first, how.trace
     tried = list(first)
-    while True:
+    for _ in range(_MOST_TRIES):
         used = _slots_of(spots)
-        at = next((at for at, spot in enumerate(spots) if spot.ad is None and {*spot.others} - used), None)
+        found = (
+            (at, n)
+            for at, spot in enumerate(spots)
+            if spot.ad is None
+            for n, slot in enumerate(spot.others)
+            if slot not in used and (trace is not None or any(catalog.bookings[slot].at(now).tiers))
+        )
+        at, n = next(found, (None, 0))
         if at is None:
             break
-        others = spots[at].others
-        choices[at] = choices.get(at, 0) + 1 + next(n for n, slot in enumerate(others) if slot not in used)
+        choices[at] = choices.get(at, 0) + 1 + n
         spots, taken = _lay_out(catalog, now, page, draws, choices)
         if trace is not None:  # what is tried again would be said twice
             again = _slots_of(spots)
@@ -337,7 +379,8 @@ def _blocks_of(spots: list[_Spot], rank: int) -> dict[str, LineItem]:
 def _place_blocks(blocks: dict[str, LineItem], spots: list[_Spot], rank: int, taken: _Taken, how: _How) -> int:
     """Let each roadblock of this priority have all of its slots or none; how many slots were filled.
 
-    The draw of its first slot decides for all of them, so that its share is its share of pages.
+    One draw decides for all of them, so that its share is its share of pages: that of the slot which most roadblocks
+    want, so that two of them have their shares of the pages beside each other.
     """
     places = {spot.slot: spot for spot in reversed(spots) if spot.ad is None}
     filled = 0
@@ -346,10 +389,11 @@ def _place_blocks(blocks: dict[str, LineItem], spots: list[_Spot], rank: int, ta
         mine = [places[slot] for slot in line_item.slots if slot in places and places[slot].ad is None]
         if len(mine) < len(line_item.slots):
             continue
-        for spot in mine:
-            spot.u = mine[0].u
         tiers = [tier for spot in mine if (tier := spot.live.tiers[rank])]
-        drawn, rest = _draw(tiers[0], rank, mine[0].u, how.pace)
+        lead = max(range(len(mine)), key=lambda at: len(tiers[at].blocks))
+        for spot in mine:
+            spot.u = mine[lead].u
+        drawn, rest = _draw(tiers[lead], rank, mine[lead].u, how.pace)
         if drawn is None or drawn.line_item is not line_item:
             continue
         trying = taken.copy()
@@ -390,23 +434,32 @@ def _draw(tier: Tier, rank: int, u: float, pace: Pace) -> tuple[Booking | None, 
 
 
 def _choose_by_share(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -> Ad | None:
-    """An ad of the sponsor whose share the draw falls into; else the next tier gets what is left of the draw."""
-    booking, rest = _find_sponsor(tier.bookings, spot.u, how.pace)
-    if booking is None:
-        spot.reason, spot.u = _OUTSIDE_SHARE, rest
-        if how.trace is not None:
-            _trace_tier(spot, tier.bookings, None, Step.SHARE, "this draw fell outside the shares sold", how)
-        return None
-    ad = _choose_ad(spot, booking, rest, taken, how)
-    if ad is None:
-        spot.u = rest  # the share's owner cannot show here; the next tier inherits the draw
-    if how.trace is not None:
-        _trace_tier(spot, tier.bookings, booking, Step.SHARE, "this draw belongs to another sponsor's share", how)
-    return ad
+    """An ad of the sponsor whose share the draw falls into; else the next tier gets what is left of the draw.
+
+    What a sponsor cannot show goes to the next tier, too; but where only the company on this page keeps it away, it
+    goes to the other sponsors and the unsold part as they share the rest, so that each finds pages of its own.
+    """
+    left, whole = tier.bookings, 1.0
+    while True:
+        booking, spot.u = _find_sponsor(left, spot.u * whole, how.pace, whole)
+        if booking is None:
+            if left is tier.bookings:
+                spot.reason = _OUTSIDE_SHARE
+            if how.trace is not None:
+                _trace_tier(spot, left, None, Step.SHARE, "this draw fell outside the shares sold", how)
+            return None
+        ad = _choose_ad(spot, booking, spot.u, taken, how)
+        alone = ad is not None or taken is None or not taken.rivals(booking)
+        whole -= (booking.line_item.share or 0.0) / 100
+        if alone or whole <= _NOTHING:
+            if how.trace is not None:
+                _trace_tier(spot, left, booking, Step.SHARE, "this draw belongs to another sponsor's share", how)
+            return ad
+        left = tuple(one for one in left if one is not booking)
 
 
-def _find_sponsor(tier: tuple[Booking, ...], u: float, pace: Pace) -> tuple[Booking | None, float]:
-    """The sponsor whose part of [0, 1) holds *u*, and how far into that part (or into the unsold part) it lies.
+def _find_sponsor(tier: tuple[Booking, ...], u: float, pace: Pace, whole: float = 1.0) -> tuple[Booking | None, float]:
+    """The sponsor whose part of [0, *whole*) holds *u*, and how far into that part (or into the unsold part) it lies.
 
     The share of one whose goal takes nothing now is unsold.
     """
@@ -419,7 +472,7 @@ def _find_sponsor(tier: tuple[Booking, ...], u: float, pace: Pace) -> tuple[Book
         if u < low + share:
             return booking, (u - low) / share
         low += share
-    return None, (u - low) / (1 - low) if low < 1 else u
+    return None, (u - low) / (whole - low) if low < whole else u
 
 
 def _choose_by_goal(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -> Ad | None:
@@ -515,7 +568,7 @@ def _choose_ad(
         rotation, booking = _optimised(booking, how.pace)
     if taken is None:  # the only one on the page
         if shows is None:
-            return _rotate(rotation, booking.ads, booking.weights, u, spot.n)[0]
+            return _rotate(rotation, booking.ads, booking.weights, u, spot)[0]
         taken = _Taken()
     if (taken.creatives or booking.line_item.page is _ALL) and (why := taken.forbids(booking)):
         spot.reason = NoFill.PAGE_RULE
@@ -523,7 +576,7 @@ def _choose_ad(
             how.trace.append(Lost(spot.slot, booking.line_item, Step.PAGE_RULE, why))
         return None
     if shows is None:
-        ad, rest = _rotate(rotation, booking.ads, booking.weights, u, spot.n)
+        ad, rest = _rotate(rotation, booking.ads, booking.weights, u, spot)
         if ad.creative.id not in taken.creatives:
             taken.put(ad, booking)
             return ad
@@ -539,7 +592,7 @@ def _choose_ad(
             how.trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
         return None
     weights = {ad.key: weight for ad, weight in zip(booking.ads, _apart(booking.weights), strict=True)}
-    ad = _rotate(rotation, ads, tuple(accumulate(weights[ad.key] for ad in ads)), u, spot.n)[0]
+    ad = _rotate(rotation, ads, tuple(accumulate(weights[ad.key] for ad in ads)), u, spot)[0]
     taken.put(ad, booking)
     return ad
 
@@ -562,14 +615,16 @@ def _apart(sums: Iterable[float]) -> list[float]:
     return found
 
 
-def _rotate(rotation: Rotation, ads: tuple[Ad, ...], sums: tuple[float, ...], u: float, n: int) -> tuple[Ad, float]:
+def _rotate(
+    rotation: Rotation, ads: tuple[Ad, ...], sums: tuple[float, ...], u: float, spot: _Spot
+) -> tuple[Ad, float]:
     """The ad whose turn it is, and how far into its part of [0, 1) *u* lies: again evenly spread, for one more choice.
 
     To choose among all, and among the others only where that one is on the page already, comes to the same shares as
     leaving out first what is there; and it is quicker.
     """
     if rotation is _SEQUENCE:
-        return ads[n % len(ads)], u
+        return ads[view_of(spot.slot, spot.n) % len(ads)], u
     if rotation is _EVEN:
         point = u * len(ads)
         at = min(int(point), len(ads) - 1)

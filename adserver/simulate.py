@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from adserver.catalog import Catalog
 from adserver.days import Days
-from adserver.decide import Filled, Page, decide
+from adserver.decide import Filled, Page, decide, draw_of
 from adserver.documents import Document
 from adserver.hours import Week
 from adserver.lateness import EDGES_S, classify
@@ -180,7 +180,7 @@ class _Run:
             place = self._dice.randrange(len(self._planners))
             draws, planner, [slot] = self._draws[place], self._planners[place], page.asks
             assert isinstance(slot, int)
-            draws[slot] = draws.get(slot, -1) + 1
+            draws[slot] = draws.get(slot, -1) + 1  # alone on its page, a slot needs no order of its own
             pace = planner.pace if self._rule != "clock" else self._by_clock(now)
             [decision] = decide(self._catalog, now, page, draws, pace)
             if isinstance(decision, Filled) and decision.ad.line_item.goal:
@@ -234,13 +234,13 @@ def split(picks: int, workers: int, seed: int) -> list[int]:
     """How far from exact each of three sponsorships of 60, 30 and 10 % is after *picks* spread over *workers*."""
     dice = Random(seed)  # noqa: S311
     catalog = _sponsorships()
-    draws: list[dict[int | str, int]] = [{_SPLIT_SLOT: -1} for _ in range(workers)]
+    views = [-1] * workers
     counts = dict.fromkeys(_SPLIT, 0)
     page = Page((_SPLIT_SLOT,))
     for _ in range(picks):
-        mine = dice.choice(draws)
-        mine[_SPLIT_SLOT] += 1
-        [decision] = decide(catalog, 0.0, page, mine)
+        worker = dice.randrange(workers)
+        views[worker] += 1
+        [decision] = decide(catalog, 0.0, page, {_SPLIT_SLOT: draw_of(_SPLIT_SLOT, views[worker])})
         assert isinstance(decision, Filled)
         counts[int(decision.ad.line_item.share or 0)] += 1
     return [n - picks * share // 100 for share, n in counts.items()]

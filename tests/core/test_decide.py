@@ -1,14 +1,17 @@
 """Which ad answers: priorities, shares, weights, whole pages, and why each candidate lost."""
 
+import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adserver.catalog import Catalog, is_live
-from adserver.decide import SHOWS, Decision, Draws, Filled, Lost, Page, Step, Unfilled, decide, spread
+from adserver.decide import SHOWS, Decision, Draws, Filled, Lost, Page, Step, Unfilled, decide, draw_of, spread, view_of
 from adserver.model import (
     Cap,
     Format,
@@ -27,7 +30,22 @@ from adserver.model import (
 )
 from adserver.pacing import Pace
 from adserver.targeting import UNKNOWN, Context, know, withhold
-from tests.make import NOON, SLOT, catalog, creative, draws, group, line_item, pause, paused, slot, sponsorship
+from tests.make import (
+    NOON,
+    SLOT,
+    advertiser,
+    campaign,
+    catalog,
+    creative,
+    document,
+    draws,
+    group,
+    line_item,
+    pause,
+    paused,
+    slot,
+    sponsorship,
+)
 
 PAGE = Page((SLOT,))
 SPORT = Targeting(any=Terms(section=("sport",)))
@@ -95,7 +113,6 @@ def test_weights_are_kept_within_3_of_exact() -> None:
     [
         (Rotation.EVEN, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
         (Rotation.WEIGHTED, {"a": 0.6, "b": 0.3, "c": 0.1}),
-        (Rotation.SEQUENCE, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
     ],
 )
 @pytest.mark.parametrize("booking", [line_item("b"), sponsorship("b", 60), line_item("b", weight=1.5)])
@@ -128,7 +145,59 @@ def test_a_sequence_shows_creatives_in_their_order() -> None:
     A booking that has its slot to itself shows its creatives one after another.
     """
     made = catalog(line_item(creatives=("a", "b", "c"), rotation=Rotation.SEQUENCE))
-    assert [creatives_of(decide(made, NOON, PAGE, draws(n)))[0] for n in range(7)] == list("abcabca")
+    found = [creatives_of(decide(made, NOON, PAGE, {SLOT: draw_of(SLOT, view)}))[0] for view in range(99)]
+    assert found == list("abc" * 33)
+
+
+def test_a_sequence_that_shares_its_slot_is_even_as_chance_is() -> None:
+    """
+    It goes by the slot's views, of which others have some: its creatives are as even as a lottery would be.
+    """
+    made = catalog(line_item("main", creatives=("a", "b", "c"), rotation=Rotation.SEQUENCE), line_item("other"))
+    counts: Counter[str] = Counter()
+    for view in range(PICKS):
+        counts.update(creatives_of(decide(made, NOON, PAGE, {SLOT: draw_of(SLOT, view)})))
+    assert abs(counts.pop("other-loaf") - PICKS / 2) <= 3
+    assert near(counts, dict.fromkeys("abc", PICKS / 6), within=4 * math.sqrt(PICKS / 2 * 2 / 9))
+
+
+@given(st.integers(1, 2**31), st.integers(0, 2**53))
+def test_each_view_of_a_slot_takes_a_draw_of_its_own(slot: int, view: int) -> None:
+    """
+    Each eight views take just the eight draws that are due, and which view took a draw can be told.
+    """
+    first = view & ~7
+    taken = [draw_of(slot, one) for one in range(first, first + 8)]
+    assert sorted(taken) == list(range(first, first + 8))
+    assert [view_of(slot, draw) for draw in taken] == list(range(first, first + 8))
+
+
+def test_slots_of_the_same_pages_do_not_draw_alike() -> None:
+    """
+    Of two slots that are always asked together, each half of one meets each half of the other.
+    """
+    for one, other in pairwise(range(889_977, 889_995)):
+        both = Counter((spread(draw_of(one, view)) < 0.5, spread(draw_of(other, view)) < 0.5) for view in range(PICKS))
+        assert all(abs(n - PICKS / 4) < PICKS / 40 for n in both.values()), (one, other, both)
+
+
+def test_two_halves_beside_two_halves_all_show() -> None:
+    """
+    A bank and a car dealer have half of a slot each, two others of the same trades half of the next one on the page:
+    whom the company keeps away gives way to the other, and each has its half.
+    """
+    trades = {"bank-a": "bank", "car-a": "car", "bank-b": "bank", "car-b": "car"}
+    booked = document(
+        *(sponsorship(name, 50, campaign=name, slots=(TWO if name[-1] == "b" else ONE,)) for name in trades)
+    )
+    owners = tuple(advertiser(name, categories=(trade,)) for name, trade in trades.items())
+    campaigns = tuple(campaign(name, advertiser=name) for name in trades)
+    made = Catalog(structs.replace(booked, advertisers=(*booked.advertisers, *owners), campaigns=campaigns), 7)
+    counts: Counter[str] = Counter()
+    for view in range(PICKS):
+        numbers: Draws = {one: draw_of(one, view) for one in (ONE, TWO)}
+        counts.update(outcome(one) for one in decide(made, NOON, Page((ONE, TWO)), numbers))
+    assert near(counts, {"bank-a": PICKS / 2, "car-a": PICKS / 2, "bank-b": PICKS / 2, "car-b": PICKS / 2}, within=250)
 
 
 @given(st.integers(0, 2**53))

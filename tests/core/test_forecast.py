@@ -1,11 +1,13 @@
 """Forecasts: a sample of pages answers for all of them; goals, changes and remedies are replayed, not estimated."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from adserver import forecast, whatif
 from adserver.catalog import Catalog
+from adserver.decide import Draws, Filled, Page, decide, draw_of
 from adserver.forecast import Before, Forecast, View, gather, replay, replay_asked
 from adserver.hours import Week, holds, spans_of
 from adserver.model import Goal, Kind, LineItem, Measure, Pacing, PageRule, Priority, SlotId, Targeting, Terms
@@ -78,6 +80,30 @@ def test_a_catalog_of_many_goals_is_foretold_like_a_small_one() -> None:
     for name, one in fine.items():
         assert one.counted == pytest.approx(coarse[name].counted, rel=0.02), name
     assert fine != coarse
+
+
+def test_a_page_is_foretold_as_it_is_served() -> None:
+    """
+    Slots of one page draw apart in serving; a booking that shows once on a page gets in a forecast what it gets there.
+    """
+    of = catalog(
+        sponsorship("wide", 40, slots=(TOP, SIDE), creatives=("a", "b")),
+        sponsorship("top", 40, slots=(TOP,)),
+        sponsorship("side", 30, slots=(SIDE,)),
+        line_item("house", slots=(TOP, SIDE), creatives=("c", "d"), priority=Priority.HOUSE),
+    )
+    served: Counter[str] = Counter()
+    views = 5_000
+    for view in range(views):
+        numbers: Draws = {one: draw_of(one, view) for one in (TOP, SIDE)}
+        for one in decide(of, MONDAY, Page((TOP, SIDE)), numbers):
+            if isinstance(one, Filled):
+                served[one.ad.line_item.id] += 1
+    page = View((int(TOP), int(SIDE)), UNKNOWN)
+    found = replay(of, outlook(1_000, int(TOP), int(SIDE)), [page], {}, MONDAY, MONDAY + 3 * DAY)
+    whole = sum(one.counted for one in found)
+    for each in found:
+        assert each.counted / whole == pytest.approx(served[each.line_item] / served.total(), abs=0.01), each.line_item
 
 
 def asked_while(hour: Callable[[float], bool], of: Outlook, begins: float, ends: float) -> float:
