@@ -31,7 +31,7 @@ from statistics import median
 
 from adserver.days import Days
 from adserver.settings import cores
-from benchmarks import backlog, catalogs, counting, foretelling, load, pages
+from benchmarks import backlog, catalogs, counting, foretelling, load, pages, workers
 from benchmarks.articles import SLOTS, write_articles
 from benchmarks.counting import mint_for
 from benchmarks.load import CONNECTIONS, HOW_TO_GET_WRK, Load, Run, WrongAnswers
@@ -300,6 +300,9 @@ def measure_memory(_: argparse.Namespace, directory: Path) -> None:
     for kind in ("valkey", "redis") if find_redis() else ("valkey",):
         with store_server(kind, directory / kind) as server:
             rows += counting.memory_rows(counting.measure_memory(server))
+    progress("memory of a worker")
+    rows += workers.rows(directory)
+    progress("")
     print(table(rows), counting.MEMORY_NOTE, sep="\n\n", flush=True)
 
 
