@@ -12,9 +12,11 @@ Beside the bookings a file has `[[page]]` tables, each a page view, or many:
     takes      how much of its chances each line item with a goal takes now, 0 to 1
     says       why it takes that
     reached    line items that have their goal
+    earned     what creatives have earned by being clicked, by line item, where their rotation is optimised
     seen       line items that this reader may not be shown now, and why; known = false where nobody knows the reader
     view    which view of its slots it is, counted from 0
-    views   that many views one after another, of which each line item has as many as `counts` says, give or take 3
+    views   that many views one after another, of which each line item has as many as `counts` says, give or take 3,
+            and each creative as many as `shown` says
 """
 
 import tomllib
@@ -51,11 +53,13 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
     takes: dict[str, float] = {}
     says: dict[str, str] = {}
     reached: list[str] = []
+    earned: dict[str, dict[str, float]] = {}
     seen: dict[str, str] = {}
     known: bool = True
     view: int = 0
     views: int = 1
     counts: dict[str, int] | None = None
+    shown: dict[str, int] | None = None
 
     def page(self, catalog: Catalog) -> Page:
         asks: list[SlotId | Group] = [SlotId(one) if isinstance(one, int) else catalog.groups[one] for one in self.asks]
@@ -88,11 +92,13 @@ def test_a_story_goes_as_told(path: Path) -> None:
         assert view.shows is not None or view.counts is not None, "a page says what it shows"
         page, now = view.page(catalog), view.at.timestamp()
         counts: Counter[str] = Counter()
+        shown: Counter[str] = Counter()
         for n in range(view.view, view.view + view.views):
             trace: list[Lost] = []
-            pace = Pace(view.takes, view.says, reached=frozenset(view.reached))
+            pace = Pace(view.takes, view.says, view.earned, frozenset(view.reached))
             decisions = decide(catalog, now, page, draws(n), pace, trace)
             counts.update(map(tell, decisions))
+            shown.update(one.ad.creative.id for one in decisions if isinstance(one, Filled))
             if view.shows is not None:
                 assert [tell(one) for one in decisions] == view.shows
             if view.creatives is not None:
@@ -102,6 +108,9 @@ def test_a_story_goes_as_told(path: Path) -> None:
         if view.counts is not None:
             assert counts.keys() == view.counts.keys()
             assert all(abs(counts[name] - n) <= 3 for name, n in view.counts.items()), counts
+        if view.shown is not None:
+            assert shown.keys() == view.shown.keys()
+            assert all(abs(shown[name] - n) <= 3 for name, n in view.shown.items()), shown
 
 
 def test_there_are_stories() -> None:
