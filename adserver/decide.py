@@ -98,8 +98,9 @@ class Step(Enum):
 
 
 class Lost(Struct, frozen=True):
-    """Why one candidate did not win one slot."""
+    """Why one candidate did not win one slot, at one *place* among the page's asks: a page may ask for a slot twice."""
 
+    place: int
     slot: SlotId
     line_item: LineItem
     step: Step
@@ -237,9 +238,10 @@ class _How:
 class _Spot:
     """One ask while the page is being decided."""
 
-    __slots__ = ("ad", "live", "n", "others", "reason", "slot", "u")
+    __slots__ = ("ad", "live", "n", "others", "place", "reason", "slot", "u")
 
-    def __init__(self, slot: SlotId, live: Live, n: int, others: Sequence[SlotId] = ()) -> None:
+    def __init__(self, place: int, slot: SlotId, live: Live, n: int, others: Sequence[SlotId] = ()) -> None:
+        self.place = place
         self.slot = slot
         self.live = live
         self.n = n
@@ -247,6 +249,9 @@ class _Spot:
         self.others = others
         self.ad: Ad | None = None
         self.reason = live.reason
+
+    def lost(self, line_item: LineItem, step: Step, reason: str) -> Lost:
+        return Lost(self.place, self.slot, line_item, step, reason)
 
 
 def decide(
@@ -277,9 +282,9 @@ def _lay_out(
     """
     bookings, context = catalog.bookings, page.context
     spots = [
-        _open(catalog, now, ask, draws, context, choices.get(at, 0))
+        _open(catalog, now, at, ask, draws, context, choices.get(at, 0))
         if isinstance(ask, Group) or ask not in catalog.slots
-        else _Spot(ask, _on(bookings[ask].at(now), context), draws[ask])
+        else _Spot(at, ask, _on(bookings[ask].at(now), context), draws[ask])
         for at, ask in enumerate(page.asks)
     ]
     return spots, _Taken() if len(spots) != 1 or spots[0].others or spots[0].live.blocked else None
@@ -289,11 +294,13 @@ def _on(live: Live, context: Context) -> Live:
     return live.on(context) if live.targeted else live
 
 
-def _open(catalog: Catalog, now: float, ask: SlotId | Group, draws: Draws, context: Context, choice: int) -> _Spot:
+def _open(
+    catalog: Catalog, now: float, place: int, ask: SlotId | Group, draws: Draws, context: Context, choice: int
+) -> _Spot:
     if not isinstance(ask, Group):
-        return _Spot(ask, _NOBODY, 0)
+        return _Spot(place, ask, _NOBODY, 0)
     slot, *others = _order(ask, draws[ask.id])[choice:]
-    return _Spot(slot, _on(catalog.bookings[slot].at(now), context), draws[slot], others)
+    return _Spot(place, slot, _on(catalog.bookings[slot].at(now), context), draws[slot], others)
 
 
 def _order(group: Group, n: int) -> list[SlotId]:
@@ -329,10 +336,10 @@ def _try_other_slots(
         choices[at] = choices.get(at, 0) + 1 + n
         spots, taken = _lay_out(catalog, now, page, draws, choices)
         if trace is not None:  # what is tried again would be said twice
-            again = _slots_of(spots)
-            trace[:] = [lost for lost in trace if lost.slot not in again]
+            again = {(one.place, one.slot) for one in spots}
+            trace[:] = [lost for lost in trace if (lost.place, lost.slot) not in again]
+            tried = [*(one for one in tried if (one.place, one.slot) not in again), *spots]
         _fill(spots, taken, how)
-        tried = [*(one for one in tried if one.slot not in _slots_of(spots)), *spots]
     empty = [at in choices and one.ad is None for at, one in enumerate(spots)]
     return [first[at] if empty[at] else one for at, one in enumerate(spots)], tried
 
@@ -487,7 +494,7 @@ def _choose_by_goal(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) ->
             spot.reason = _GOAL if met else _PACING
             if how.trace is not None:
                 waiting = [one.line_item for one in left if how.pace.shares.get(one.line_item.id)]
-                how.trace += [Lost(spot.slot, one, Step.PACING, how.pace.why(one)) for one in waiting]
+                how.trace += [spot.lost(one, Step.PACING, how.pace.why(one)) for one in waiting]
             return None
         ad = _choose_ad(spot, booking, spot.u, taken, how)
         if ad is not None:
@@ -561,7 +568,7 @@ def _choose_ad(
     if booking.caps and (why := how.holds(booking, taken)):
         spot.reason = NoFill.FREQUENCY
         if how.trace is not None:
-            how.trace.append(Lost(spot.slot, booking.line_item, Step.FREQUENCY, why))
+            how.trace.append(spot.lost(booking.line_item, Step.FREQUENCY, why))
         return None
     rotation, shows = booking.line_item.rotation, how.shows
     if rotation is _OPTIMISED:
@@ -573,7 +580,7 @@ def _choose_ad(
     if (taken.creatives or booking.line_item.page is _ALL) and (why := taken.forbids(booking)):
         spot.reason = NoFill.PAGE_RULE
         if how.trace is not None:
-            how.trace.append(Lost(spot.slot, booking.line_item, Step.PAGE_RULE, why))
+            how.trace.append(spot.lost(booking.line_item, Step.PAGE_RULE, why))
         return None
     if shows is None:
         ad, rest = _rotate(rotation, booking.ads, booking.weights, u, spot)
@@ -589,7 +596,7 @@ def _choose_ad(
         if how.trace is not None:
             why = "its creatives are on this page already" if fitting else "its creatives do not suit this format"
             why = "its creatives are third-party tags, and this reader has not consented to any" if refused else why
-            how.trace.append(Lost(spot.slot, booking.line_item, Step.CREATIVE, why))
+            how.trace.append(spot.lost(booking.line_item, Step.CREATIVE, why))
         return None
     weights = {ad.key: weight for ad, weight in zip(booking.ads, _apart(booking.weights), strict=True)}
     ad = _rotate(rotation, ads, tuple(accumulate(weights[ad.key] for ad in ads)), u, spot)[0]
@@ -650,7 +657,7 @@ def _trace_tier(
     if how.trace is not None:
         lost = (one.line_item for one in tier if winner is None or one.line_item is not winner.line_item)
         how.trace += [
-            Lost(spot.slot, one, step, reason) for one in lost if not _never_chosen(one) and not _rests(one, how.pace)
+            spot.lost(one, step, reason) for one in lost if not _never_chosen(one) and not _rests(one, how.pace)
         ]
 
 
@@ -669,29 +676,29 @@ def _trace_unlive_and_outranked(
     """Candidates no tier has spoken of: it is not their time or page, their goal takes nothing, or a higher priority
     answered before them.
     """
-    told = {(lost.slot, lost.line_item.id) for lost in trace}
+    told = {(lost.place, lost.slot, lost.line_item.id) for lost in trace}
     for spot in spots:
         bookings = catalog.bookings.get(spot.slot)
         for booking in bookings.all if bookings else ():
             line_item = booking.line_item
-            if (spot.slot, line_item.id) in told or (spot.ad and spot.ad.line_item is line_item):
+            if (spot.place, spot.slot, line_item.id) in told or (spot.ad and spot.ad.line_item is line_item):
                 continue
             if not is_live(line_item, now):
                 ended = line_item.ends is not None and line_item.ends <= now
                 why = "its flight has ended" if ended else "its flight has not started"
-                trace.append(Lost(spot.slot, line_item, Step.LIVE_WINDOW, why))
+                trace.append(spot.lost(line_item, Step.LIVE_WINDOW, why))
             elif why_paused := catalog.why_paused(booking, now, context):
-                trace.append(Lost(spot.slot, line_item, Step.PAUSED, why_paused))
+                trace.append(spot.lost(line_item, Step.PAUSED, why_paused))
             elif not catalog.is_open(booking, now):
                 why = f"it runs {', '.join(line_item.hours)} only"
-                trace.append(Lost(spot.slot, line_item, Step.HOURS, why))
+                trace.append(spot.lost(line_item, Step.HOURS, why))
             elif booking.target and not booking.target.admits(context):
-                trace.append(Lost(spot.slot, line_item, Step.TARGETING, booking.target.why_not(context)))
+                trace.append(spot.lost(line_item, Step.TARGETING, booking.target.why_not(context)))
             elif _rests(line_item, pace):
                 step = Step.GOAL if line_item.id in pace.reached else Step.PACING
-                trace.append(Lost(spot.slot, line_item, step, pace.why(line_item)))
+                trace.append(spot.lost(line_item, step, pace.why(line_item)))
             elif _never_chosen(line_item) or spot.ad is None:
-                trace.append(Lost(spot.slot, line_item, Step.WEIGHT, "its weight is 0"))
+                trace.append(spot.lost(line_item, Step.WEIGHT, "its weight is 0"))
             else:
                 why = f"a {spot.ad.line_item.priority.value} booking comes first"
-                trace.append(Lost(spot.slot, line_item, Step.PRIORITY, why))
+                trace.append(spot.lost(line_item, Step.PRIORITY, why))

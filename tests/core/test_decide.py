@@ -643,6 +643,20 @@ def test_every_candidate_wins_or_is_told_why_not(made: Catalog, now: float, page
     assert {one.slot for one in trace} <= {name for at in range(len(decisions)) for name in asked(page, at)}
 
 
+def test_a_slot_asked_twice_is_traced_place_by_place() -> None:
+    """
+    Why a booking did not win the second place is not told of the first, which it has.
+    """
+    made = catalog(line_item("a", page=PageRule.ONE), line_item("b", priority=Priority.HOUSE))
+    trace: list[Lost] = []
+    assert [one.ad.line_item.id for one in decide(made, NOON, Page((SLOT, SLOT)), draws(), trace=trace)
+            if isinstance(one, Filled)] == ["a", "b"]  # fmt: skip
+    assert sorted((one.place, one.line_item.id, one.step) for one in trace) == [
+        (0, "b", Step.PRIORITY),
+        (1, "a", Step.PAGE_RULE),
+    ]
+
+
 @settings(max_examples=120)
 @given(catalogs(), moments, pages(), numbers)
 def test_a_reason_is_true(made: Catalog, now: float, page: Page, numbered: Draws) -> None:
