@@ -647,6 +647,8 @@ def _close(catalog: Catalog, spot: _Spot) -> Unfilled:
         return Unfilled(spot.slot, NoFill.UNKNOWN_SLOT)
     if not catalog.bookings[spot.slot].all:
         return Unfilled(spot.slot, NoFill.NO_BOOKING)
+    if spot.reason is _NOT_LIVE and any(spot.live.tiers):  # somebody may show, and nobody was asked
+        return Unfilled(spot.slot, NoFill.WEIGHT)
     return Unfilled(spot.slot, spot.reason)
 
 

@@ -59,6 +59,7 @@ NO_FILLS = (
     NoFill.FREQUENCY,
     NoFill.PAUSED,
     NoFill.CONSENT,
+    NoFill.WEIGHT,
 )
 
 RECORD = Layout("<BBHB5sI8sIH")

@@ -29,6 +29,7 @@ NOTHING = {
     NoFill.FREQUENCY: "this reader has seen every booking as often as may be, or nobody can tell",
     NoFill.PAUSED: "every booking whose flight is on is paused",
     NoFill.CONSENT: "all that fits is third-party tags, and this reader has not consented to any",
+    NoFill.WEIGHT: "every booking has weight 0",
 }
 _SELDOM_ASKED = (Step.PRIORITY, Step.WEIGHT, Step.PACING)
 _MOST_NAMED = 2

@@ -316,3 +316,4 @@ class NoFill(Enum):
     FREQUENCY = "frequency"
     PAUSED = "paused"
     CONSENT = "consent"
+    WEIGHT = "weight"

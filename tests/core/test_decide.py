@@ -438,6 +438,7 @@ REASONS = {
         catalog(line_item(creatives=("tag",)), creatives=[creative("tag", Kind.TAG)]),
         Page((SLOT,), context=withhold(UNKNOWN)),
     ),
+    NoFill.WEIGHT: (catalog(line_item(weight=0.0)), PAGE),
 }
 
 
@@ -456,8 +457,11 @@ def test_all_weights_0_leave_the_slot_empty() -> None:
     """
     Bookings of weight 0 never show, whether there is one or several, and hurt nobody.
     """
-    assert outcomes(catalog(line_item("a", weight=0.0))) == ["not-live"]
-    assert outcomes(catalog(line_item("a", weight=0.0), line_item("b", weight=0.0))) == ["not-live"]
+    assert outcomes(catalog(line_item("a", weight=0.0))) == ["weight"]
+    assert outcomes(catalog(line_item("a", weight=0.0), line_item("b", weight=0.0))) == ["weight"]
+    assert outcomes(catalog(line_item("a", weight=0.0), line_item("b", ends=NOON))) == ["weight"]
+    sport = line_item("b", targeting=SPORT)
+    assert outcomes(catalog(line_item("a", weight=0.0), sport)) == ["weight"]
     assert tallied(catalog(line_item("a"), line_item("b", weight=0.0)), 100) == {"a": 100}
 
 

@@ -96,7 +96,7 @@ def test_numbers_on_disk_never_change() -> None:
         "duplicate-creative",
         "format",
     ]
-    assert NO_FILLS[12:14] == (NoFill.PAUSED, NoFill.CONSENT)
+    assert NO_FILLS[12:15] == (NoFill.PAUSED, NoFill.CONSENT, NoFill.WEIGHT)
     assert INVALID[:6] == ("", "bot", "no-user-agent", "prefetch", "method", "navigation")
     assert INVALID[6:10] == ("rate", "staff", "address-list", "suspect")
     assert TOKEN_BIT == {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2, Type.MEASURED: 3}

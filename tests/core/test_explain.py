@@ -143,6 +143,11 @@ EMPTY = {
             "*Tags* was passed over: its creatives are third-party tags, and this reader has not consented to any."
         ),
     ),
+    NoFill.WEIGHT: (
+        top(line_item(name="Bakery", weight=0.0)),
+        Page((SLOT,)),
+        "Nothing shows in *Top box*: every booking has weight 0.",
+    ),
     NoFill.PAGE_RULE: (
         top(line_item(name="Bakery", slots=(SLOT, ONE), creatives=("a", "b"), page=PageRule.ONE)),
         Page((ONE, SLOT)),
