@@ -212,12 +212,13 @@ class _Taken:
 class _How:
     """What the whole page is decided by."""
 
-    __slots__ = ("held", "left", "pace", "shows", "trace")
+    __slots__ = ("asks", "held", "left", "pace", "shows", "trace")
 
     def __init__(self, page: Page, pace: Pace, trace: list[Lost] | None) -> None:
         self.shows = SHOWS[page.format] if page.format is not _HTML else _OWN if withheld(page.context) else None
         if page.pictures:
             self.shows = _PICTURES
+        self.asks = len(page.asks)
         self.held = page.held
         self.left = page.left
         self.pace = pace
@@ -229,10 +230,19 @@ class _How:
             return _UNKNOWN_READER
         if why := self.held.get(booking.line_item.id):
             return why
-        full = taken is not None and any(
-            field in self.left and taken.views.get(field, 0) >= self.left[field] for field in booking.caps
-        )
-        return "this page shows it as often as this reader may see it" if full else None
+        if taken is None:
+            return None
+        line_item, at_once = booking.line_item, 1
+        if line_item.page is _ALL and line_item is not taken.block:
+            at_once = len(line_item.slots)
+        for field in booking.caps:
+            if field in self.left:
+                views = taken.views.get(field, 0)
+                if views >= self.left[field]:
+                    return "this page shows it as often as this reader may see it"
+                if min(views + at_once, self.asks) > self.left[field]:
+                    return f"it shows {at_once} times at once, which is more often than this reader may still see it"
+        return None
 
 
 class _Spot:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from adserver.catalog import Ad, Catalog
 from adserver.decide import Draws, Filled, Lost, Page, Unfilled, decide, draw_of
-from adserver.model import Campaign, Cap, Goal, LineItem, Measure, PageRule, Priority, Rotation, SlotId
+from adserver.model import Campaign, Cap, Goal, LineItem, Measure, NoFill, PageRule, Priority, Rotation, SlotId
 from adserver.pacing import Pace
 from tests.make import (
     NOON,
@@ -219,6 +219,27 @@ def test_a_house_ad_does_not_block_a_sponsorship_behind_a_group() -> None:
     assert shown == ["page-rule", "sold"]
     assert {lost.line_item.id for lost in trace} == {"house", "late"}
     assert decide(of, NOON, page, draws()) == decisions
+
+
+def test_a_roadblock_that_a_cap_keeps_away_says_so() -> None:
+    """
+    Two ads at once are kept by it from a reader who may see one more; where the page lacks one of its slots, that is
+    told instead.
+    """
+    block = line_item("block", slots=SLOTS[:2], creatives=("a", "b"), page=PageRule.ROADBLOCK_ALL,
+                      frequency=(Cap(3, 86_400),))  # fmt: skip
+    made = catalog(block)
+    for left, told in ((3, []), (2, []), (1, ["frequency", "frequency"])):
+        trace: list[Lost] = []
+        page = Page(tuple(SLOTS[:2]), held={}, left={"line_item:block": left})
+        decisions = decide(made, NOON, page, draws(), trace=trace)
+        assert [one.reason.value for one in decisions if isinstance(one, Unfilled)] == told
+        assert [one.step.value for one in trace] == told
+        assert {one.reason for one in trace} == (
+            {"it shows 2 times at once, which is more often than this reader may still see it"} if told else set()
+        )
+    alone = Page((SLOTS[0],), held={}, left={"line_item:block": 1})
+    assert decide(made, NOON, alone, draws()) == [Unfilled(SLOTS[0], NoFill.PAGE_RULE)]
 
 
 def test_a_group_leaves_a_slot_to_the_page_that_asks_for_it() -> None:
