@@ -283,7 +283,7 @@ def receipt(settings: Settings, options: argparse.Namespace) -> int:
         )
     catalog = asyncio.run(_read_version(settings, kept.version))
     _, decisions, trace, same = decide_again(catalog, kept)
-    found = [tell(catalog, kept.at, decision, trace) for decision in decisions]
+    found = tell(catalog, kept.at, decisions, trace)
     if options.json:
         sys.stdout.write(msgspec.json.encode({"same": same, "decisions": found}).decode() + "\n")
     else:

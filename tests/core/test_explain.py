@@ -88,16 +88,16 @@ EMPTY = {
         top(line_item(name="Bakery", slots=(SLOT, ONE))),
         Page((ONE, SLOT)),
         (
-            "Nothing shows in *Top box*: every creative that fits is on this page already; *Bakery* was passed over: "
-            "its creatives are on this page already."
+            "Nothing shows in *Top box*: no booking has a creative that is not on this page already; *Bakery* was "
+            "passed over: its creatives are on this page already."
         ),
     ),
     NoFill.FORMAT: (
         top(line_item(name="Tags", creatives=("tag",)), creatives=[creative("tag", Kind.TAG)]),
         Page((SLOT,), Format.AMP),
         (
-            "Nothing shows in *Top box*: no creative suits this format; *Tags* was passed over: its creatives do not "
-            "suit this format."
+            "Nothing shows in *Top box*: no booking has a creative that suits this format; *Tags* was passed over: its "
+            "creatives do not suit this format."
         ),
     ),
     NoFill.GOAL: (
@@ -112,16 +112,16 @@ EMPTY = {
         top(line_item("slow", name="City Motors", goal=GOAL)),
         Page((SLOT,)),
         (
-            "Nothing shows in *Top box*: no booking's plan asks for this view; *City Motors* was passed over: it takes "
-            "1 % of its chances."
+            "Nothing shows in *Top box*: no booking has a plan that asks for this view; *City Motors* was passed over: "
+            "it takes 1 % of its chances."
         ),
     ),
     NoFill.FREQUENCY: (
         top(line_item(name="Bakery", frequency=(Cap(3, 86_400),))),
         Page((SLOT,), held={"spring-sale": "this reader has seen it 3 times within a day"}),
         (
-            "Nothing shows in *Top box*: this reader has seen every booking as often as may be, or nobody can tell; "
-            "*Bakery* was passed over: this reader has seen it 3 times within a day."
+            "Nothing shows in *Top box*: every booking has a frequency cap that keeps it from this reader; *Bakery* "
+            "was passed over: this reader has seen it 3 times within a day."
         ),
     ),
     NoFill.PAUSED: (
@@ -139,14 +139,14 @@ EMPTY = {
         top(line_item(name="Tags", creatives=("tag",)), creatives=[creative("tag", Kind.TAG)]),
         Page((SLOT,), context=withhold(UNKNOWN)),
         (
-            "Nothing shows in *Top box*: all that fits is third-party tags, and this reader has not consented to any; "
-            "*Tags* was passed over: its creatives are third-party tags, and this reader has not consented to any."
+            "Nothing shows in *Top box*: every booking has third-party tags only, and this reader has not consented to "
+            "any; *Tags* was passed over: its creatives are third-party tags, and this reader has not consented to any."
         ),
     ),
     NoFill.WEIGHT: (
         top(line_item(name="Bakery", weight=0.0)),
         Page((SLOT,)),
-        "Nothing shows in *Top box*: every booking has weight 0.",
+        "Nothing shows in *Top box*: every booking has weight 0; *Bakery* was passed over: its weight is 0.",
     ),
     NoFill.PAGE_RULE: (
         top(line_item(name="Bakery", slots=(SLOT, ONE), creatives=("a", "b"), page=PageRule.ONE)),
@@ -171,6 +171,71 @@ def test_an_empty_slot_is_explained_in_a_sentence(reason: NoFill) -> None:
     assert NOTHING.keys() == set(NoFill)
 
 
+SPENT = line_item("met", name="Spent", goal=GOAL)
+CLUB = line_item("club", name="Club", targeting=SPORT)
+OVER = line_item("over", name="Over", ends=NOON)
+MIXED = [
+    (
+        [SPENT, CLUB],
+        (
+            "no booking may show here now; *Spent* was passed over: today's 3,000 are used up; *Club* was passed over: "
+            "it is for pages with section sport, and this one has none of these."
+        ),
+    ),
+    (
+        [OVER, SPENT],
+        (
+            "every booking whose flight is on has reached its goal; *Spent* was passed over: today's 3,000 are used "
+            "up; *Over* was passed over: its flight has ended."
+        ),
+    ),
+    (
+        [SPENT, line_item("slow", name="Slow", goal=GOAL)],
+        (
+            "no booking has a plan that asks for this view; *Slow* was passed over: it takes 1 % of its chances; "
+            "*Spent* was passed over: today's 3,000 are used up."
+        ),
+    ),
+    (
+        [sponsorship("met", 60, name="Spent", goal=GOAL)],
+        "every booking has reached its goal; *Spent* was passed over: today's 3,000 are used up.",
+    ),
+    (
+        [SPENT, line_item("never", name="Never", weight=0.0)],
+        (
+            "no booking may show here now; *Spent* was passed over: today's 3,000 are used up; *Never* was passed "
+            "over: its weight is 0."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("items", "sentence"), MIXED)
+def test_what_is_said_of_every_booking_is_true_of_every_booking(items: list[LineItem], sentence: str) -> None:
+    """
+    Where they have reasons of their own nothing is said of all; what is over is told apart from what is on.
+    """
+    assert ask(top(*items), n=1).sentence == f"Nothing shows in *Top box*: {sentence}"
+
+
+def test_a_slot_asked_twice_is_told_place_by_place() -> None:
+    """
+    Who shows in one of two places of a slot is not passed over there, in the sentence or in the table.
+    """
+    made = top(
+        sponsorship("bank", 100, name="Bank", page=PageRule.ONE, creatives=("a", "b")),
+        line_item("house", name="Words", priority=Priority.HOUSE),
+    )
+    first, second = explain(made, NOON, Page((SLOT, SLOT)), draws(), PACE)
+    assert first.sentence == "Showing *Bank* because it holds 100 % of this slot."
+    assert [(one.line_item, one.step) for one in first.candidates] == [("bank", None), ("house", "priority")]
+    assert second.sentence == (
+        "Showing *Words* because it is the only house booking that may show here now; *Bank* was passed over: it is on "
+        "this page already."
+    )
+    assert [(one.line_item, one.step) for one in second.candidates] == [("house", None), ("bank", "page rule")]
+
+
 RESTING = {
     "on-plan": "it is on its plan: 11 of 20 impressions",
     "waits": "it waits for the last it has served to be counted: 10 of 20 impressions",
@@ -186,7 +251,8 @@ def test_a_goal_that_takes_nothing_now_is_not_told_as_reached(name: str) -> None
     found = ask(top(line_item(name, name="G", goal=Goal(20, Measure.IMPRESSIONS))))
     assert found.reason == "pacing"
     assert found.sentence == (
-        f"Nothing shows in *Top box*: no booking's plan asks for this view; *G* was passed over: {RESTING[name]}."
+        "Nothing shows in *Top box*: no booking has a plan that asks for this view; *G* was passed over: "
+        f"{RESTING[name]}."
     )
     assert [(one.step, one.reason) for one in found.candidates] == [("pacing", RESTING[name])]
 
@@ -225,7 +291,7 @@ SHOWN = [
     ),
     (
         top(line_item("slow", name="City Motors", goal=GOAL), line_item(name="Bakery", frequency=(Cap(1, 60),))),
-        "Showing *City Motors* because it has 3,000 impressions to deliver today.",
+        "Showing *City Motors* because it has a goal of 3,000 impressions to reach today.",
     ),
     (
         paused(

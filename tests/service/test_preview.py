@@ -168,7 +168,7 @@ def test_goals_are_as_far_as_they_will_be(service: Service, staff: httpx.Client)
     assert found["preview"] == MARKED
     assert found["ads"]["889980"]["filled"]
     said = service.run("explain", "889980", "--at", TUESDAY_NINE).stdout
-    assert "it has 3,000 impressions to deliver today" in said
+    assert "it has a goal of 3,000 impressions to reach today" in said
     assert '"line_item":"molenkorst-daily"' in service.run("explain", "889980", "--at", TUESDAY_NINE, "--json").stdout
 
 
