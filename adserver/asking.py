@@ -15,7 +15,7 @@ import msgspec
 
 from adserver.columns import columns
 from adserver.errors import AdserverError
-from adserver.model import Measure
+from adserver.model import DEVICES, Measure
 from adserver.settings import Settings
 
 DONE = 0
@@ -27,10 +27,11 @@ class BadQuestion(AdserverError):
 
 def explain(settings: Settings, options: argparse.Namespace) -> int:
     """Raises BadQuestion, StoreUnavailable or StoreRefused."""
+    from adserver.capping import hold_at_first
     from adserver.decide import Page
     from adserver.explain import explain
     from adserver.model import SlotId
-    from adserver.targeting import know
+    from adserver.targeting import know, withhold
 
     catalog, pace, now = asyncio.run(_read(settings, options.at))
     keys: dict[str, list[str]] = {}
@@ -39,11 +40,18 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
         keys.setdefault(name, []).append(value)
     said = {name: getattr(options, name) for name in ("section", "url", "lang", "country", "device")}
     context = know(tags=options.tag, keys=keys, **said)
-    held: dict[str, str] | None = {} if options.fresh_reader else None
-    page = Page(tuple(SlotId(slot) for slot in options.slots), context=context, held=held)
-    found = explain(catalog, now, page, defaultdict(lambda: options.view), pace)
+    slots = tuple(SlotId(slot) for slot in options.slots)
+    if not options.consent and not catalog.third_party.isdisjoint(slots):  # as serving does
+        context = withhold(context)
+    page = Page(slots, context=context)
+    if options.fresh_reader:
+        held = hold_at_first(catalog, slots, now)
+        page = Page(slots, context=context, held=held.line_items, left=held.left)
+    view = int(now) if options.view is None else options.view  # which view comes at an instant, nobody can tell
+    found = explain(catalog, now, page, defaultdict(lambda: view), pace)
     if options.json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        told = [{**msgspec.structs.asdict(one), "view": view} for one in found]
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         return DONE
     _print_explanations(found)
     return DONE
@@ -273,8 +281,9 @@ def receipt(settings: Settings, options: argparse.Namespace) -> int:
     kept = find(settings.receipts, issuer, serial)
     if kept is None:
         raise BadQuestion(
-            f"no receipt is kept of it in {settings.receipts}: it is too old, was served by another machine, or was "
-            "one of more than ADSERVER_RECEIPTS_PER_SECOND, of which a sample is kept"
+            f"no receipt is kept of it in {settings.receipts}: it is too old, was served by another machine or only "
+            "seconds ago and is not written yet, or was one of more than ADSERVER_RECEIPTS_PER_SECOND, of which a "
+            "sample is kept"
         )
     if not kept.whole:
         raise BadQuestion(
@@ -352,9 +361,15 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
     explained.add_argument(
         "--at", metavar="INSTANT", help="such as 2026-03-10T09:00, newsroom time, at most 400 days away (default: now)"
     )
-    explained.add_argument("--view", metavar="N", type=view, default=0, help="which view it is (default: 0)")
-    for name in ("section", "url", "lang", "country", "device"):
+    explained.add_argument(
+        "--view",
+        metavar="N",
+        type=view,
+        help="which view of its slots it is, from 0 (default: one that the instant gives)",
+    )
+    for name in ("section", "url", "lang", "country"):
         explained.add_argument(f"--{name}", metavar="TEXT", default="", help=f"the page's {name}, as in a request")
+    explained.add_argument("--device", type=str.lower, choices=DEVICES, default="", help="what the page is read on")
     explained.add_argument("--tag", metavar="TEXT", action="append", default=[], help="a tag of the page; repeat it")
     explained.add_argument(
         "--key", metavar="NAME=TEXT", action="append", default=[], help="a key of the site's own; repeat it"
@@ -362,7 +377,12 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
     explained.add_argument(
         "--fresh-reader", action="store_true", help="for a known reader who has seen nothing yet (default: unknown)"
     )
-    explained.add_argument("--json", action="store_true", help="the same as JSON")
+    explained.add_argument(
+        "--consent",
+        action="store_true",
+        help="for a reader who has consented to third parties' tags (default: as a page that says nothing of it)",
+    )
+    explained.add_argument("--json", action="store_true", help="the same as JSON, and which view it was")
     add_store(explained)
     forecasted = add("forecast", forecast, "what each booking will deliver, and whom a change would hurt")
     forecasted.description = (

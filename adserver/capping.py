@@ -67,6 +67,11 @@ def hold(catalog: Catalog, line_items: Iterable[str], seen: Seen, now: float) ->
     return Held(found, left)
 
 
+def hold_at_first(catalog: Catalog, slots: Iterable[int], now: float) -> Held:
+    """What caps leave a known reader who has seen nothing yet."""
+    return hold(catalog, capped_on(catalog, [one for one in slots if one in catalog.slots], now), {}, now)
+
+
 def _whose(limit: Limit) -> str:
     return "it" if limit.level == "line_item" else f"its {limit.level}"
 

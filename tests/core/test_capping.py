@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from adserver.capping import capped_on, fields_of, hold, say_window, window_s
+from adserver.capping import Held, capped_on, fields_of, hold, hold_at_first, say_window, window_s
 from adserver.catalog import Catalog
 from adserver.decide import Filled, Page, decide
 from adserver.model import Cap, PageRule, Priority, SlotId
@@ -117,3 +117,11 @@ def test_a_roadblock_needs_room_for_all_of_its_slots() -> None:
     assert on_page([1, 2, 3], {"campaign:spring": 2}, **fields) == ["free", None, None]
     shown = on_page([1, 2, 3], {"campaign:spring": 3}, **fields)
     assert set(shown) <= {"one", "two"}
+
+
+def test_a_reader_who_has_seen_nothing_has_all_of_each_cap_left() -> None:
+    """
+    Of several caps on the same views the smallest; a slot that there is none of has nothing to say.
+    """
+    left = {"line_item:own": 2, "campaign:spring": 5}
+    assert hold_at_first(made(), [SLOT, SlotId(5)], NOON) == Held({}, left)

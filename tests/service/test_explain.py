@@ -40,13 +40,13 @@ def test_the_command_line_says_it_in_a_sentence_and_a_table(service: Service) ->
     A roadblock of the travel pages shows in both boxes or in none; the table names who was passed over, and why.
     """
     said = service.run(
-        "explain", "889990", "889991", "--section", "travel", "--at", f"{coming(2):%Y-%m-%dT%H:%M}"
+        "explain", "889990", "889991", "--section", "travel", "--view", "0", "--at", f"{coming(2):%Y-%m-%dT%H:%M}"
     ).stdout
     assert f"889990, {coming(2).isoformat()}" in said
     assert said.count("Showing *Islands and winter, travel pages, both boxes* because it holds 25 % of this slot") == 2
     assert "until 1 January 2030" in said
     assert "it is for pages with section business or section housing, and this one has none of these" in said
-    alone = json.loads(service.run("explain", "889990", "--section", "travel", "--json").stdout)
+    alone = json.loads(service.run("explain", "889990", "--section", "travel", "--view", "0", "--json").stdout)
     assert alone[0]["line_item"] != "noorderveer-travel-pages"
     reasons = {one["line_item"]: one["reason"] for one in alone[0]["candidates"]}
     assert reasons["noorderveer-travel-pages"] == "it shows in all of its slots on a page or in none"
@@ -129,6 +129,47 @@ def test_a_number_out_of_bounds_is_refused(service: Service, arguments: list[str
     said = service.run("explain", "889990", *arguments, code=2).stderr
     assert re.search("expected [01] to 4,294,967,295 ", said)
     assert "Traceback" not in said
+
+
+def test_without_a_view_the_instant_says_which_it_is(service: Service) -> None:
+    """
+    The same instant is the same view, and in a minute of instants others show than the first in line; JSON says which.
+    """
+    told = set()
+    for second in range(0, 60, 12):
+        at = f"{coming(2):%Y-%m-%dT%H:%M}:{second:02}"
+        first, again = (json.loads(service.run("explain", "889990", "--at", at, "--json").stdout)[0] for _ in range(2))
+        assert first == again
+        told.add((first["line_item"], first["creative"]))
+        assert first["view"] == int(coming(2).timestamp()) + second
+    assert len(told) > 1
+    chosen = json.loads(service.run("explain", "889990", "--view", "3", "--json").stdout)[0]
+    assert chosen["view"] == 3
+    assert "view" not in service.http.get("/api/explain/889991").json()
+
+
+def test_an_unknown_device_is_refused(service: Service) -> None:
+    """
+    Usage and the choices, where it was ignored: the page would have been explained as of no device.
+    """
+    said = service.run("explain", "889990", "--device", "phone", code=2).stderr
+    assert re.search("invalid choice: 'phone' .*desktop.*mobile.*tablet", said)
+    assert service.run("explain", "889990", "--device", "Mobile").stdout
+
+
+def test_a_newsletter_is_explained_by_its_places(service: Service) -> None:
+    """
+    Twenty issues: each explanation, and each preview of now, names the ad that the place then gets, and asks for none.
+    """
+    staff = {"authorization": f"Bearer {(service.data / 'staff-token').read_text().strip()}"}
+    for n in range(20):
+        query = f"format=email&issue=i-{n}&reader=ann&consent=1"
+        told = service.http.get(f"/api/explain/889988?{query}").json()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        seen = service.http.get(f"/ads?id=889988&{query}&at={now}", headers=staff).json()["ads"]["889988"]
+        got = service.http.get(f"/ads?id=889988&{query}").json()["ads"]["889988"]
+        assert (told["line_item"], told["creative"]) == (got["line_item"], got["creative"])
+        assert (seen["line_item"], seen["creative"]) == (got["line_item"], got["creative"])
 
 
 def test_what_cannot_be_explained_is_said(service: Service) -> None:

@@ -104,7 +104,9 @@ def test_what_is_not_kept_is_said(service: Service, new_service: Callable[..., S
     Nonsense, and a token of somewhere else; with receipts off none is written.
     """
     assert "expected a decision's id of 16 characters" in service.run("receipt", "what", code=1).stderr
-    assert "no receipt is kept of it" in service.run("receipt", "A" * 48, code=1).stderr
+    said = service.run("receipt", "A" * 48, code=1).stderr
+    assert "no receipt is kept of it" in said
+    assert "only seconds ago and is not written yet" in said
     off = new_service(workers=1, environ={"ADSERVER_RECEIPT_DAYS": "0"})
     off.start()
     token = off.token()
