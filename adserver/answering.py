@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from adserver import metrics
 from adserver.answers import Scope
+from adserver.capping import hold_at_first
 from adserver.caps import Caps
 from adserver.catalog import Ad, Catalog
-from adserver.context import Query
+from adserver.context import PLAIN, Query
 from adserver.days import Days
 from adserver.decide import Decision, Draws, Filled, Page, Unfilled, decide, draw_of
 from adserver.documents import Document
@@ -29,6 +30,7 @@ from adserver.metrics import Both, Meter
 from adserver.model import Format, Group, NoFill, SlotId
 from adserver.pacer import Pacer
 from adserver.pacing import Pace
+from adserver.places import draws_of, number_places
 from adserver.readers import Readers, agrees
 from adserver.reload import LiveCatalog
 from adserver.render import Snippet, compile_snippet, render_empty
@@ -143,7 +145,7 @@ class Edition:
 
     def unasked(self, asks: Iterable[SlotId | Group], context: Context = UNKNOWN) -> Context:
         """*context* of a page whose reader has consented to nothing, as far as that matters to what it asks for."""
-        return context if self.catalog.third_party.isdisjoint(slots_of(asks)) else withhold(context)
+        return _unasked(self.catalog, asks, context)
 
     def ready(self, ad: Ad, form: str, eager: bool) -> "Ready":  # noqa: FBT001
         """What serving *ad* takes; *form* is a Format's value, because hashing the member is slow."""
@@ -342,6 +344,8 @@ class Answering:
 
         Waits for the store where something capped may show to a known reader, and 15 ms at most.
         """
+        if query.format is _EMAIL:
+            return letter_page(catalog, asks, query), b""
         context = self.context_of(catalog, asks, query, scope)
         if not query.reader or not (reader := self._readers.key(query, scope["headers"])):
             return Page(asks, query.format, context), b""
@@ -349,6 +353,25 @@ class Answering:
         if held is None:
             return Page(asks, query.format, context), reader
         return Page(asks, query.format, context, held.line_items, held.left), reader
+
+    def page_at(
+        self, catalog: Catalog, asks: tuple[SlotId | Group, ...], query: Query, scope: Scope, at: float
+    ) -> Page:
+        """The page that a delivery call asks for at another instant: a reader whom it may name has seen nothing yet."""
+        if query.format is _EMAIL:
+            return letter_page(catalog, asks, query)
+        context = self.context_of(catalog, asks, query, scope)
+        if not query.reader or not self._readers.key(query, scope["headers"]):
+            return Page(asks, query.format, context)
+        held = hold_at_first(catalog, slots_of(asks), at)
+        return Page(asks, query.format, context, held.line_items, held.left)
+
+    def draws_for(self, page: Page, query: Query, at: float) -> Draws:
+        """What the next view of *page* is drawn by; of a newsletter its places, whoever asks and however often."""
+        if page.format is _EMAIL:
+            issue = query.issue or self.date(at)
+            return draws_of(page.asks, issue, number_places(page.asks, query.number))
+        return PageDraws(dict(self._counters))
 
     def context_of(self, catalog: Catalog, asks: tuple[SlotId | Group, ...], query: Query, scope: Scope) -> Context:
         """What is known of the page, and of its reader's device, country and consent where that may matter."""
@@ -404,22 +427,23 @@ class Answering:
         if reader:
             self._caps.tell(edition.catalog, decisions, reader, self.now())
 
-    def peek(self, edition: Edition, page: Page, now: float) -> list[Decision]:
+    def peek(self, edition: Edition, page: Page, query: Query, now: float) -> list[Decision]:
         """What `answer` would decide next; counts nothing."""
-        draws: Draws = PageDraws(dict(self._counters))
-        return decide(edition.catalog, now, page, draws, self._planner.pace)
+        return self.decide_at(edition.catalog, now, page, self._planner.pace, query)
 
-    def decide_at(self, catalog: Catalog, at: float, page: Page, pace: Pace) -> list[Decision]:
+    def decide_at(self, catalog: Catalog, at: float, page: Page, pace: Pace, query: Query = PLAIN) -> list[Decision]:
         """What the next view would be decided as at another instant; counts nothing."""
-        return decide(catalog, at, page, PageDraws(dict(self._counters)), pace)
+        return decide(catalog, at, page, self.draws_for(page, query, at), pace)
 
-    def explain(self, edition: Edition, page: Page) -> list[Explanation]:
+    def explain(self, edition: Edition, page: Page, query: Query = PLAIN) -> list[Explanation]:
         """Why `answer` would decide *page* as it would next; counts nothing."""
-        return self.explain_at(edition.catalog, self.now(), page, self._planner.pace)
+        return self.explain_at(edition.catalog, self.now(), page, self._planner.pace, query)
 
-    def explain_at(self, catalog: Catalog, at: float, page: Page, pace: Pace) -> list[Explanation]:
+    def explain_at(
+        self, catalog: Catalog, at: float, page: Page, pace: Pace, query: Query = PLAIN
+    ) -> list[Explanation]:
         """Why `decide_at` would decide as it would; counts nothing."""
-        return explain(catalog, at, page, PageDraws(dict(self._counters)), pace)
+        return explain(catalog, at, page, self.draws_for(page, query, at), pace)
 
     def note_unknown(self) -> None:
         """A number anybody can invent was asked for: counted under its reason alone."""
@@ -491,6 +515,15 @@ class Answering:
 def _allowed(ad: Ad, form: Format) -> int:
     """Which events the token may stand for. A mail's image loads are no impressions; a click needs a destination."""
     return (_CLICK if ad.creative.click_url else 0) | (0 if form is _EMAIL else _SEEN)
+
+
+def letter_page(catalog: Catalog, asks: tuple[SlotId | Group, ...], query: Query) -> Page:
+    """What a newsletter's template asks for: all of its readers get the same, so nothing is known of any of them."""
+    return Page(asks, _EMAIL, _unasked(catalog, asks, query.context))
+
+
+def _unasked(catalog: Catalog, asks: Iterable[SlotId | Group], context: Context) -> Context:
+    return context if catalog.third_party.isdisjoint(slots_of(asks)) else withhold(context)
 
 
 def slots_of(asks: Iterable[SlotId | Group]) -> list[SlotId]:

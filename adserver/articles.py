@@ -220,7 +220,7 @@ class Articles:
         form = Format.HTML if query.format is Format.PLACEHOLDER else query.format  # what will fill the placeholder
         plan = _plan(article, find_asks(moment.catalog.document), form)
         page = await self._previews.page(moment, plan.page.asks, form, query, scope)
-        shown = self._previews.show(moment, page)
+        shown = self._previews.show(moment, page, query)
         pieces = [b""] * (2 * len(article.texts) - 1)
         pieces[::2] = article.texts
         for place, (_, html) in zip(plan.places, shown, strict=True):

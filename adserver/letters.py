@@ -12,10 +12,10 @@ nothing; a link goes on to its advertiser for the day, and to the site's home pa
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from adserver.answering import Answering, Edition, slots_of
+from adserver.answering import Answering, Edition, letter_page
 from adserver.answers import NO_STORE, NOSNIFF, Responses, Scope, Send, length
 from adserver.catalog import Ad, Catalog
 from adserver.chosen import Chosen, Kept
@@ -23,7 +23,7 @@ from adserver.context import Query
 from adserver.decide import UNPACED, Decision, Filled, Page, Unfilled, decide
 from adserver.model import Format, Group, Kind, NoFill, SlotId
 from adserver.pauses import in_force
-from adserver.places import STAYS_S, Place, draw_of, parse_path
+from adserver.places import STAYS_S, Place, draws_of, number_places, parse_path
 from adserver.reload import LiveCatalog
 from adserver.tracking import GIF, Tracking
 
@@ -61,11 +61,10 @@ class Letters:
     ) -> list[tuple[Decision, bytes]]:
         """Decide, count and render the places that a newsletter's template asks for; one page, as everywhere."""
         now = self._answering.now()
-        issue = query.issue or self._answering.date(now)
-        numbers = _number(asks, query.number)
-        page = Page(tuple(asks), Format.EMAIL, edition.unasked(asks, query.context))
+        issue, numbers = query.issue or self._answering.date(now), number_places(asks, query.number)
+        page = letter_page(edition.catalog, tuple(asks), query)
         pace = self._answering.pacer.planner.pace
-        decisions = decide(edition.catalog, now, page, _draws(asks, issue, numbers), pace)
+        decisions = decide(edition.catalog, now, page, draws_of(asks, issue, numbers), pace)
         places = [Place(_slot_of(one), issue, number) for one, number in zip(decisions, numbers, strict=True)]
         offers = {place: _offer(one) for place, one in zip(places, decisions, strict=True)}
         kept = await self._chosen.keep(offers, now) or {}
@@ -148,27 +147,6 @@ def _fall_back(catalog: Catalog, place: Place, now: float) -> Decision:
     slot = SlotId(place.slot)
     page = Page((slot,), Format.EMAIL, pictures=True)
     return decide(catalog, now, page, {slot: place.draw}, UNPACED)[0]
-
-
-def _number(asks: Sequence[SlotId | Group], first: int) -> list[int]:
-    """Each ask's number: *first*, and one more for each time that the same was asked for before."""
-    seen: dict[int | str, int] = {}
-    found = []
-    for ask in asks:
-        name = ask.id if isinstance(ask, Group) else ask
-        found.append(first + seen.get(name, 0))
-        seen[name] = seen.get(name, 0) + 1
-    return found
-
-
-def _draws(asks: Sequence[SlotId | Group], issue: str, numbers: Sequence[int]) -> Mapping[int | str, int]:
-    found: dict[int | str, int] = {}
-    for ask, number in zip(asks, numbers, strict=True):
-        if isinstance(ask, Group):
-            found.setdefault(ask.id, draw_of(f"group:{ask.id}", issue, number))
-        for slot in slots_of((ask,)):
-            found.setdefault(slot, Place(slot, issue, number).draw)
-    return found
 
 
 def _slot_of(decision: Decision) -> int:

@@ -6,8 +6,11 @@ share. Rules: an address has one spelling; an issue from an address becomes a st
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
+
+from adserver.model import Group, SlotId
 
 STAYS_S = 24 * 3600
 """Seconds a place keeps its ad, from when somebody first asks for it."""
@@ -47,6 +50,28 @@ def draw_of(ask: str, issue: str, number: int) -> int:
     """The draw number of a slot or group in an issue: the same in every worker, on every machine."""
     text = f"{ask}/{issue}/{number}".encode()
     return int.from_bytes(hashlib.blake2s(text, digest_size=8, person=b"draw").digest()) % _DRAWS
+
+
+def number_places(asks: Sequence[SlotId | Group], first: int) -> list[int]:
+    """Each ask's number: *first*, and one more for each time that the same was asked for before."""
+    seen: dict[int | str, int] = {}
+    found = []
+    for ask in asks:
+        name = ask.id if isinstance(ask, Group) else ask
+        found.append(first + seen.get(name, 0))
+        seen[name] = seen.get(name, 0) + 1
+    return found
+
+
+def draws_of(asks: Sequence[SlotId | Group], issue: str, numbers: Sequence[int]) -> Mapping[int | str, int]:
+    """What the places of one issue that are asked for together are drawn by."""
+    found: dict[int | str, int] = {}
+    for ask, number in zip(asks, numbers, strict=True):
+        if isinstance(ask, Group):
+            found.setdefault(ask.id, draw_of(f"group:{ask.id}", issue, number))
+        for slot in [one.slot for one in ask.slots] if isinstance(ask, Group) else [ask]:
+            found.setdefault(slot, Place(slot, issue, number).draw)
+    return found
 
 
 def parse_path(path: bytes) -> tuple[Place, bool] | None:

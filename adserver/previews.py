@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from adserver.answering import Answering
 from adserver.answers import Headers, Scope
 from adserver.catalog import Catalog
-from adserver.context import BadQuery, Query
+from adserver.context import PLAIN, BadQuery, Query
 from adserver.decide import Decision, Filled, Page
 from adserver.documents import Document
 from adserver.errors import StoreRefused, StoreUnavailable
@@ -118,20 +118,18 @@ class Previews:
     async def page(
         self, moment: Moment, asks: tuple[SlotId | Group, ...], form: Format, query: Query, scope: Scope
     ) -> Page:
-        """What a call asks for at that moment: now by the reader it names, else by one who has seen nothing yet.
-
-        Staff see third-party tags as readers do who have consented to them.
+        """What a call asks for at that moment, as if it were no preview; a reader whom it names has now seen what they
+        have, and at another instant nothing yet.
         """
         query = structs.replace(query, format=form)
-        context = self._answering.context_of(moment.catalog, asks, structs.replace(query, consent=True), scope)
         if moment.is_now:
             page, _ = await self._answering.decide_for(moment.catalog, asks, query, scope)
-            return structs.replace(page, context=context)
-        return Page(asks, form, context, {})
+            return page
+        return self._answering.page_at(moment.catalog, asks, query, scope, moment.at)
 
-    def show(self, moment: Moment, page: Page) -> list[tuple[Decision, bytes]]:
-        """What *page* shows at that moment; counts nothing."""
-        decisions = self._answering.decide_at(moment.catalog, moment.at, page, moment.pace)
+    def show(self, moment: Moment, page: Page, query: Query = PLAIN) -> list[tuple[Decision, bytes]]:
+        """What *page*, which *query* asks for, shows at that moment; counts nothing."""
+        decisions = self._answering.decide_at(moment.catalog, moment.at, page, moment.pace, query)
         found: list[tuple[Decision, bytes]] = []
         eager = True
         for decision in decisions:

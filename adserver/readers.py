@@ -72,9 +72,12 @@ def agrees(query: Query, headers: Headers) -> bool:
     return query.consent and not refuses(headers)
 
 
+REFUSALS = (b"sec-gpc", b"dnt")
+
+
 def refuses(headers: Headers) -> bool:
     """Whether the reader's browser asks not to be told apart (w3c.github.io/gpc; DNT as it was)."""
-    return any(name in (b"sec-gpc", b"dnt") and value.strip() == b"1" for name, value in headers)
+    return any(name in REFUSALS and value.strip() == b"1" for name, value in headers)
 
 
 def open_countries(path: Path) -> maxminddb.Reader:

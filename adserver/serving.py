@@ -109,7 +109,7 @@ class Delivery:
         else:
             page, reader = await self._answering.decide_for(edition.catalog, (slot,), query, scope)
             if method == "HEAD":
-                status, headers, body = self._head(edition, page)
+                status, headers, body = self._head(edition, page, query)
             else:
                 [(decision, body)] = self._answering.answer(edition, page, self._answering.now())
                 self._answering.remember(edition, (decision,), reader)
@@ -122,7 +122,7 @@ class Delivery:
         """One slot's snippet at another instant. Raises BadQuery."""
         moment = await previews.moment(query.at, scope["headers"], lambda _: (slot,))
         page = await previews.page(moment, (slot,), _shown(query.format), query, scope)
-        [(decision, body)] = previews.show(moment, page)
+        [(decision, body)] = previews.show(moment, page, query)
         status, headers = _say(decision, body)
         if scope["method"] == "HEAD":
             body = b""
@@ -134,8 +134,8 @@ class Delivery:
         age = edition.max_age(slot.id, self._answering.now())
         return 200, [HTML, keep_for(age), NOSNIFF, length(body)], body
 
-    def _head(self, edition: Edition, page: Page) -> tuple[int, Headers, bytes]:
-        [decision] = self._answering.peek(edition, page, self._answering.now())
+    def _head(self, edition: Edition, page: Page, query: Query) -> tuple[int, Headers, bytes]:
+        [decision] = self._answering.peek(edition, page, query, self._answering.now())
         status, headers = _say(decision, b"")
         return (200, [HTML, NO_STORE, NOSNIFF], b"") if isinstance(decision, Filled) else (status, headers, b"")
 
@@ -181,7 +181,7 @@ class Delivery:
         asks = find_asks(moment.catalog.document)
         known = {text: ask for text in query.ids if (ask := read_id(asks, text)) is not None}
         page = await previews.page(moment, tuple(known.values()), _shown(query.format), query, scope)
-        found = dict(zip(known, previews.show(moment, page), strict=True))
+        found = dict(zip(known, previews.show(moment, page, query), strict=True))
         entries = {}
         for text in query.ids:
             if text in found:
@@ -213,11 +213,11 @@ class Delivery:
         slots = tuple(known[text] for text in asked)
         if moment and self._previews:
             page = await self._previews.page(moment, slots, _shown(query.format), query, request.scope)
-            first, *others = self._answering.explain_at(moment.catalog, moment.at, page, moment.pace)
+            first, *others = self._answering.explain_at(moment.catalog, moment.at, page, moment.pace, query)
             headers["adserver-preview"] = moment.header[1].decode()
         else:
             page, _ = await self._answering.decide_for(edition.catalog, slots, query, request.scope)
-            first, *others = self._answering.explain(edition, page)
+            first, *others = self._answering.explain(edition, page, query)
         body = msgspec.json.encode({**structs.asdict(first), "others": others})
         return Response(body, headers=headers, media_type="application/json")
 

@@ -33,7 +33,7 @@ CORE = {
     "networks": "errors",
     "rate": "",
     "context": "errors model places targeting",
-    "places": "",
+    "places": "model",
     "events": "model",
     "documents": "errors fields model",
     "pauses": "documents hours model steps",
@@ -167,7 +167,7 @@ CONSOLE = {
     "console.creatives": "console.booking console.bookings console.desk console.drafts console.markup"
     " console.pictures console.web console.words versions",
     "console.drafting": "articles console.booking console.bookings console.desk console.drafts console.web"
-    " console.words pacer previews site versions",
+    " console.words pacer previews readers site versions",
     "console.pausing": "console.booking console.bookings console.desk console.drafts console.web console.words",
     "console.sheet_times": "",
     "console.sheet_files": "console.sheet_times",

@@ -30,6 +30,7 @@ from adserver.pacer import read_pace
 from adserver.pacing import Pace
 from adserver.pauses import take_pauses
 from adserver.previews import Moment, narrow
+from adserver.readers import REFUSALS
 from adserver.site import sample_text
 from adserver.targeting import know
 from adserver.versions import live_number, read_version_at
@@ -252,7 +253,9 @@ async def preview_page(call: Call) -> Response:
     context = know(section=call.query("section").lower(), tags=[call.query("tag").lower()], url=call.query("url"),
                    device=device if device in DEVICES else "", lang="en")  # fmt: skip
     moment = Moment(catalog, at, pace)
-    body = await call.tools.articles.preview(moment, article, Query(context=context), call.request.scope)
+    query = Query(context=context, reader="preview", consent=True)  # whatever the staff's own browser refuses
+    scope = {**call.request.scope, "headers": [one for one in call.request.scope["headers"] if one[0] not in REFUSALS]}
+    body = await call.tools.articles.preview(moment, article, query, scope)
     headers = {**call.headers(), "content-security-policy": _FRAMED.format(base=call.tools.settings.base_url)}
     headers[moment.header[0].decode()] = moment.header[1].decode()
     return Response(body, headers=headers, media_type="text/html")

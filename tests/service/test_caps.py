@@ -1,8 +1,10 @@
 """Frequency caps on a running service: what one reader has seen, whichever worker answers, and whoever is not known."""
 
+import json
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -89,6 +91,34 @@ def test_who_is_not_known_is_not_shown_it(service: Service) -> None:
     for _ in range(5):
         service.http.head(f"/ads/{SLOT}?reader=dora&consent=1")
     assert [shows(service.http, "reader=dora&consent=1") for _ in range(3)] == [True] * 3
+
+
+def test_explain_and_previews_know_a_cap_on_one_page(new_service: Callable[..., Service]) -> None:
+    """
+    Once a day is once on a page of two slots: for a fresh reader of the command line, and in a preview of later for a
+    reader who is named, as served; who is not named is not shown it there, either.
+    """
+
+    def configure(config: Path) -> None:
+        book(config, 1, 'page = "roadblock_any"')
+        path = config / "advertiser-kadefiets.toml"
+        path.write_text(
+            path.read_text().replace("slots = [889984]\ncreatives = [", 'slots = [889984, 889983]\ncreatives = ["b", ')
+            + '[[creative]]\nid = "b"\nadvertiser = "kadefiets"\nkind = "text"\ntitle = "B"\n'
+            'click_url = "https://b.example/"\n'
+        )
+
+    service = new_service(workers=1, configure=configure)
+    service.start()
+    said = service.run("explain", "889984", "889983", "--fresh-reader", "--json").stdout
+    assert [one["line_item"] == "launch" for one in json.loads(said)] == [True, False]
+    assert "this page shows it as often as this reader may see it" in said
+    staff = {"authorization": f"Bearer {(service.data / 'staff-token').read_text().strip()}"}
+    at = datetime.fromtimestamp(time.time() + 3600, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    for query, expected in (("reader=ann&consent=1", [True, False]), ("reader=ann", [False] * 2), ("", [False] * 2)):
+        for more in (f"&at={at}", ""):
+            ads = service.http.get(f"/ads?id=889984&id=889983&{query}{more}", headers=staff).json()["ads"]
+            assert [one["line_item"] == "launch" for one in ads.values()] == expected
 
 
 def test_a_readers_key_is_never_stored(service: Service) -> None:

@@ -1,6 +1,8 @@
 """Consent: what another party's markup needs, from the page and from the reader's browser."""
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -57,9 +59,14 @@ def configure(config: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def http(new_service: Callable[..., Service]) -> httpx.Client:
+def service(new_service: Callable[..., Service]) -> Service:
     service = new_service(configure=configure)
     service.start()
+    return service
+
+
+@pytest.fixture(scope="module")
+def http(service: Service) -> httpx.Client:
     return service.http
 
 
@@ -103,6 +110,24 @@ def test_the_reason_is_said(http: httpx.Client) -> None:
     assert (answer.status_code, answer.headers["adserver-reason"]) == (204, "consent")
     assert "not consented" in http.get(f"/api/explain/{TAGGED}").json()["sentence"]
     assert http.get(f"/api/explain/{TAGGED}?consent=1").json()["filled"]
+
+
+def test_explain_and_previews_know_of_no_consent_that_is_not_said(service: Service) -> None:
+    """
+    The command line takes a page that says nothing, as serving does, or `--consent`; a preview, now or at another
+    instant, goes by its own call.
+    """
+    assert "this reader has not consented" in service.run("explain", str(TAGGED)).stdout
+    assert f"Showing *Only {TAGGED}*" in service.run("explain", str(TAGGED), "--consent").stdout
+    staff = {"authorization": f"Bearer {(service.data / 'staff-token').read_text().strip()}"}
+    for later in (0, 3600):
+        at = datetime.fromtimestamp(time.time() + later, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        asked = f"/ads/{TAGGED}?at={at}"
+        silent = service.http.get(asked, headers=staff)
+        assert (silent.status_code, silent.headers["adserver-reason"]) == (204, "consent")
+        assert service.http.get(f"{asked}&consent=1", headers=staff).status_code == 200
+        refused = service.http.get(f"{asked}&consent=1", headers={**staff, "sec-gpc": "1"})
+        assert (refused.status_code, refused.headers["adserver-reason"]) == (204, "consent")
 
 
 def test_what_needs_no_consent_shows_instead(http: httpx.Client) -> None:
