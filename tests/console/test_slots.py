@@ -1,6 +1,7 @@
 """The calendar's and the slots' pages on a running service."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
@@ -102,6 +103,20 @@ def test_what_happens_to_a_draft_is_in_the_audit_log(desk: Desk) -> None:
     ((what, subject, detail),) = log()[before + 1 :]
     assert (what, subject) == ("takes back", f"889990 {was.name}")
     assert f"Name: Under the lead → {was.name}" in detail
+
+
+def test_the_preview_shows_what_takes_a_readers_consent(desk: Desk) -> None:
+    """
+    Third-party tags and what has a frequency cap stand in it, whatever the staff's own browser refuses.
+    """
+    ann = desk.browser("sales")
+    ann.headers["sec-gpc"] = "1"
+    at, shown = f"{datetime.now(UTC) + timedelta(hours=3):%Y-%m-%dT%H:%M}", ""
+    for _ in range(6):
+        shown += ann.get("/console/preview/page", params={"at": at, "section": "town"}).text
+        desk.http.get("/ads?id=889992&id=889977")  # what is booked there takes turns
+    assert "zoutmond-hall-ticket-tag" in shown
+    assert 'data-line-item="vlonderstroom-launch"' in shown
 
 
 def test_a_new_slot_gets_the_next_number(desk: Desk) -> None:
