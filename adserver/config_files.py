@@ -21,7 +21,7 @@ from msgspec import Struct
 from adserver.checks import check
 from adserver.documents import TABLES, Document, Entry, Known, read_tables
 from adserver.errors import ConfigError, Problem
-from adserver.fields import CAP_UNITS_S
+from adserver.fields import say_cap
 from adserver.model import Cap, Creative, Goal, Kind, Size
 from adserver.stills import Still, asset_name, make_still
 
@@ -238,7 +238,7 @@ def raw_of(struct: Struct) -> dict[str, Any]:
         value = getattr(struct, field.name)
         default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
         if field.name not in ("image_size", "still") and value is not None and (field.required or value != default):
-            raw[field.name] = _plain(field.name, value)
+            raw[field.name] = plain(field.name, value)
     return raw
 
 
@@ -246,27 +246,21 @@ _fields_of = cache(msgspec.structs.fields)
 """What there is to write of each kind of entry: found anew for every entry it takes nine tenths of the time."""
 
 
-def _say_cap(cap: Cap) -> str:
-    """`3 per day`, `1 per 6 hours`."""
-    unit, seconds = next((unit, s) for unit, s in reversed(CAP_UNITS_S.items()) if cap.within_s % s == 0)
-    n = cap.within_s // seconds
-    return f"{cap.most} per {unit}" if n == 1 else f"{cap.most} per {n} {unit}s"
-
-
-def _plain(name: str, value: Any) -> Any:
+def plain(name: str, value: Any) -> Any:
+    """The value of the field *name* as TOML has it."""
     match value:
         case Enum():
             return value.value
         case Goal():
             return {value.of.value: value.n, **({"per": "day"} if value.daily else {})}
         case Cap():
-            return _say_cap(value)
+            return say_cap(value)
         case Struct():
             return raw_of(value)
         case (int(), int()) if name in ("size", "sizes"):
             return f"{value[0]}x{value[1]}"
         case tuple():
-            return [_plain(name, one) for one in value]
+            return [plain(name, one) for one in value]
         case float() if name in ("starts", "ends"):
             return datetime.fromtimestamp(value, UTC)
         case str() if name == "image":

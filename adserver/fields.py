@@ -193,6 +193,13 @@ def parse_cap(value: object) -> Cap:
     return Cap(int(match[1]), within_s)
 
 
+def say_cap(cap: Cap) -> str:
+    """`3 per day`, `1 per 6 hours`: what `parse_cap` reads."""
+    unit, seconds = next((unit, s) for unit, s in reversed(CAP_UNITS_S.items()) if cap.within_s % s == 0)
+    n = cap.within_s // seconds
+    return f"{cap.most} per {unit}" if n == 1 else f"{cap.most} per {n} {unit}s"
+
+
 def parse_term(value: object) -> str:
     """A section, a tag or another word of the site's own, compared without regard to case."""
     text = parse_name(value)

@@ -6,13 +6,15 @@ else published, changes nothing.
 
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
 
 from adserver import versions
-from adserver.config_files import Files
+from adserver.config_files import Files, plain
 from adserver.documents import Document
 from adserver.errors import Conflict
 from adserver.store import Store
@@ -53,6 +55,7 @@ def _moved_on(live: Version, files: Files) -> bool:
     return live.origin != "files"
 
 
+_LONGEST = 120
 _NAMES = {
     "slots": "slot",
     "groups": "group",
@@ -66,8 +69,9 @@ _NAMES = {
 
 
 def difference(before: Document, after: Document) -> list[str]:
-    """What changes from *before* to *after*, a sentence each."""
-    sentences = _changed("site", before.site, after.site)
+    """What changes from *before* to *after*, a sentence each; values as a configuration file has them."""
+    zone = ZoneInfo(after.site.time_zone)
+    sentences = _changed("site", before.site, after.site, zone)
     for plural, name in _NAMES.items():
         old = {row.id: row for row in getattr(before, plural)}
         new = {row.id: row for row in getattr(after, plural)}
@@ -75,23 +79,40 @@ def difference(before: Document, after: Document) -> list[str]:
         sentences += [f"removes {name} {key!r}" for key in old if key not in new]
         for key in new:
             if key in old and old[key] != new[key]:
-                sentences += _changed(f"{name} {key!r}", old[key], new[key])
+                sentences += _changed(f"{name} {key!r}", old[key], new[key], zone)
         if list(old) != list(new) and set(old) == set(new):
             sentences.append(f"puts the {name}s in another order")
     return sentences
 
 
-def _changed(what: str, old: Struct, new: Struct) -> list[str]:
-    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+def _changed(what: str, old: Struct, new: Struct, zone: ZoneInfo) -> list[str]:
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in new.__struct_fields__)
     return [
-        f"changes {what}: {field} from {_shown(before[field])} to {_shown(after[field])}"
-        for field in after
-        if before[field] != after[field]
+        f"changes {what}: {name} from {_say(name, before, zone)} to {_say(name, after, zone)}"
+        for name, before, after in pairs
+        if before != after
     ]
 
 
-def _shown(value: Any) -> str:
-    return f"{value!r:.120}"
+def _say(name: str, value: Any, zone: ZoneInfo) -> str:
+    return "nothing" if value is None or value in ((), "") else _line(plain(name, value), zone)
+
+
+def _line(value: Any, zone: ZoneInfo) -> str:
+    """TOML on one line; a text is cut, and nothing else."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            text = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
+            return msgspec.json.encode(text).decode()
+        case datetime():
+            return value.astimezone(zone).isoformat(timespec="seconds")
+        case list() | tuple():
+            return f"[{', '.join(_line(one, zone) for one in value)}]"
+        case dict():
+            return f"{{ {', '.join(f'{key} = {_line(one, zone)}' for key, one in value.items())} }}"
+    return str(value)
 
 
 async def export(store: Store) -> tuple[Version, dict[str, bytes]] | None:

@@ -14,6 +14,7 @@ from adserver import versions
 from adserver.config_files import Files, read_config, write_config
 from adserver.documents import Document
 from adserver.errors import Conflict, StoreRefused
+from adserver.model import Cap, Goal, Measure, Priority, SlotId, Targeting, Terms
 from adserver.publish import Published, difference, export, publish_files
 from adserver.store import Store, open_store
 from adserver.versions import KEY, Version
@@ -71,7 +72,7 @@ def test_a_difference_is_told_in_words() -> None:
     assert "adds line item 'c'" in said
     assert "removes line item 'a'" in said
     assert "changes line item 'b': weight from 1.0 to 3.0" in said
-    assert "changes slot 1: name from 'Top' to 'Head'" in said
+    assert 'changes slot 1: name from "Top" to "Head"' in said
     assert difference(before, before) == []
     paused = msgspec.structs.replace(before, pauses=(make.pause("crash", category="airline"),))
     assert difference(before, paused) == ["adds pause 'crash'"]
@@ -80,6 +81,32 @@ def test_a_difference_is_told_in_words() -> None:
     assert difference(before, shuffled) == ["puts the line items in another order"]
     long = msgspec.structs.replace(before, site=make.site(name="x" * 5000))
     assert all(len(sentence) < 400 for sentence in difference(before, long))
+
+
+CHANGES = [
+    ({"frequency": (Cap(3, 86_400),)}, 'frequency from nothing to ["3 per day"]'),
+    ({"frequency": (Cap(1, 21_600), Cap(9, 604_800))}, 'frequency from nothing to ["1 per 6 hours", "9 per week"]'),
+    ({"goal": Goal(1_000, Measure.CLICKS, daily=True)}, 'goal from nothing to { clicks = 1000, per = "day" }'),
+    ({"ends": make.NOON}, "ends from nothing to 2026-03-02T13:00:00+01:00"),
+    ({"slots": (make.SLOT, SlotId(5))}, "slots from [889990] to [889990, 5]"),
+    ({"priority": Priority.HOUSE}, 'priority from "standard" to "house"'),
+    (
+        {"targeting": Targeting(any=Terms(section=tuple(f"section-{n}" for n in range(40)), keys={"team": ("ajax",)}))},
+        "targeting from nothing to { any = { section = ["
+        + ", ".join(f'"section-{n}"' for n in range(40))
+        + '], keys = { team = ["ajax"] } } }',
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), CHANGES)
+def test_a_changed_field_is_told_as_a_file_has_it(fields: dict[str, Any], said: str) -> None:
+    """
+    Whole, on one line; instants are the newsroom's.
+    """
+    before, after = make.document(make.line_item("a")), make.document(make.line_item("a", **fields))
+    told = [one for one in difference(before, after) if one.startswith("changes line item")]
+    assert told == [f"changes line item 'a': {said}"]
 
 
 def test_files_that_name_another_version_are_a_conflict(with_store: Run) -> None:

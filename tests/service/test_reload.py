@@ -149,7 +149,7 @@ def test_apply_publishes_and_shows_the_difference(quiet: Service) -> None:
 
     shown = quiet.run("apply", str(quiet.config), "--note", "a test").stdout
 
-    assert "label from 'Signalled' to 'Applied'" in shown
+    assert 'label from "Signalled" to "Applied"' in shown
     assert f"Version {version + 1} is live." in shown
     wait_for_label(quiet, "Applied")
     again = quiet.run("apply", str(quiet.config)).stdout
