@@ -15,7 +15,7 @@ import msgspec
 
 from adserver.columns import columns
 from adserver.errors import AdserverError
-from adserver.model import DEVICES, Measure
+from adserver.model import DEVICES
 from adserver.settings import Settings
 
 DONE = 0
@@ -222,9 +222,9 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
     from adserver.curves import read_pages
     from adserver.days import Days
     from adserver.delivered import Delivered
-    from adserver.forecast import Before, View
+    from adserver.forecast import Before, View, measure_of
     from adserver.pacer import correct, read_outlook, with_young
-    from adserver.pacing import Figures
+    from adserver.pacing import Figures, usual
     from adserver.publish import export
     from adserver.store import open_store
     from adserver.whatif import World
@@ -247,12 +247,10 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
         whole, of_today = delivered.totals(), delivered.totals(today)
         before = {}
         for one in document.line_items:
-            found, measure = whole.get(one.id, Figures()), one.goal.of if one.goal else Measure.IMPRESSIONS
+            found, measure = whole.get(one.id, Figures()), measure_of(one)
             so_far = of_today.get(one.id, Figures()).of(measure)
             before[one.id] = Before(found.of(measure), found.served, so_far)
-        served, seen = (sum(getattr(one, name) for one in whole.values()) for name in ("served", "impressions"))
-        rate = (seen + 100) / (served + 100)
-        return document, World(outlook, views, before, now, now + days_ahead * 86_400.0, min(1.0, rate))
+        return document, World(outlook, views, before, now, now + days_ahead * 86_400.0, usual(whole.values()))
 
 
 async def _read_drafted(settings: Settings, person: str, document: Any) -> Any:

@@ -23,8 +23,8 @@ from adserver.catalog import Booking, Catalog, is_live, last_instant
 from adserver.days import Days
 from adserver.decide import Filled, Page, decide, spread
 from adserver.hours import QUARTER_S, WEEK, Week, holds, spans_of
-from adserver.model import Group, LineItem, Pause, SlotId
-from adserver.pacing import Pace, Progress, Supply
+from adserver.model import Group, LineItem, Measure, Pause, SlotId
+from adserver.pacing import USUAL, Pace, Progress, Supply
 from adserver.pauses import gaps_of, is_paused, section_fact
 from adserver.targeting import NO_CONSENT, Context
 from adserver.traffic import Outlook
@@ -62,6 +62,10 @@ class Before(Struct, frozen=True):
     served: int = 0
     counted_today: int = 0
 
+    def rate(self, item: LineItem, usual: Mapping[Measure, float]) -> float:
+        """How many events of its measure a snippet of *item* brings, where *usual* are those of all line items."""
+        return pacing.likely(self.counted, self.served, usual[measure_of(item)])
+
 
 class Daily(Struct, frozen=True):
     """How a daily goal does: of so many *days*, those of its hours that end within the forecast, it is *reached* on so
@@ -95,8 +99,8 @@ class _Run:
     """One line item while it is replayed."""
 
     __slots__ = (
-        "asked", "counted", "day", "days", "gaps", "goal", "item", "open", "pauses", "rate", "reached_at", "share",
-        "slots", "spans", "today", "took",
+        "asked", "counted", "day", "days", "gaps", "goal", "item", "open", "pauses", "rate", "reached_at", "served",
+        "share", "slots", "spans", "today", "took",
     )  # fmt: skip
 
     def __init__(self, item: LineItem, before: Before, rate: float, pauses: tuple[Pause, ...]) -> None:
@@ -108,6 +112,8 @@ class _Run:
         self.rate = rate
         self.counted = float(before.counted)
         self.today = float(before.counted_today)
+        self.served = self.today / rate if item.goal and item.goal.daily else float(before.served)
+        """Within its goal's time."""
         self.day = -1
         self.open = False
         """Whether it was open on its day so far."""
@@ -197,15 +203,15 @@ def replay(
     *,
     decisions: int = DECISIONS,
     many: int = MANY,
-    rate: float = 1.0,
+    usual: Mapping[Measure, float] = USUAL,
     told: Callable[[float], None] = lambda _: None,
 ) -> list[Forecast]:
-    """What each line item delivers between two instants. *rate* is how much of what is served comes to count; more
-    goals than *many* are replayed more coarsely.
+    """What each line item delivers between two instants. *usual* is how many events a snippet brings; more goals than
+    *many* are replayed more coarsely.
     """
     asked = gather(catalog, views, outlook)
     return replay_asked(
-        catalog, outlook, asked, before, begins, ends, decisions=decisions, many=many, rate=rate, told=told
+        catalog, outlook, asked, before, begins, ends, decisions=decisions, many=many, usual=usual, told=told
     )
 
 
@@ -220,7 +226,7 @@ def replay_asked(
     decisions: int = DECISIONS,
     step_h: int = STEP_H,
     many: int = MANY,
-    rate: float = 1.0,
+    usual: Mapping[Measure, float] = USUAL,
     aim: str | None = None,
     told: Callable[[float], None] = lambda _: None,
 ) -> list[Forecast]:
@@ -231,7 +237,7 @@ def replay_asked(
     slots = asked.slots()
     runs = {
         item.id: _Run(
-            item, found := before.get(item.id, Before()), rate_of(found, rate), catalog.pauses.get(item.id, ())
+            item, found := before.get(item.id, Before()), found.rate(item, usual), catalog.pauses.get(item.id, ())
         )
         for item in catalog.document.line_items
         if not slots.isdisjoint(item.slots)
@@ -264,9 +270,9 @@ def replay_asked(
     return [_tell(run, before.get(name, Before()), ends, days) for name, run in runs.items()]
 
 
-def rate_of(before: Before, usual: float) -> float:
-    """How much of what is served of a line item comes to count, when *usual* is that of all."""
-    return min(1.0, (before.counted + 100 * usual) / (before.served + 100))
+def measure_of(item: LineItem) -> Measure:
+    """What is foretold of a line item: its goal's measure, or impressions where it has none."""
+    return item.goal.of if item.goal else Measure.IMPRESSIONS
 
 
 def _times(run: _Run, slots: Sequence[int]) -> int:
@@ -438,7 +444,9 @@ def _plan(runs: Iterable[_Run], week: Week, outlook: Outlook, now: float, days: 
             continue
         if run.day != day:
             run.close_day()
-            run.today = run.today if run.day == -1 else 0.0
+            if run.day != -1:
+                run.today = 0.0
+                run.served = 0.0 if run.goal.daily else run.served
             run.day = day
         run.share = 0.0
         if not is_live(run.item, now) or is_paused(run.pauses, now):
@@ -455,7 +463,7 @@ def _plan(runs: Iterable[_Run], week: Week, outlook: Outlook, now: float, days: 
                 reach = (run.took + _PRIOR) / (run.asked + _PRIOR)
                 supply = Supply(passed, left * min(1.0, max(0.001, reach)))
         counted = run.today if run.goal.daily else run.counted
-        progress = Progress(int(counted), int(counted / run.rate))
+        progress = Progress(int(counted), int(run.served))
         run.share = pacing.plan(run.item, ends, progress, supply, now, scheduled=False).share
 
 
@@ -491,7 +499,7 @@ def _show(
         if run.item.share is None:
             if not run.spans or holds(run.spans, catalog.week.minute(now)):
                 run.asked += run.share * weight * times
-            chunks[name] = min(weight, max(run.share * weight, run.goal.n / _PARTS))
+            chunks[name] = min(weight, max(run.share * weight, run.goal.n / run.rate / _PARTS))
             shares[name] = min(1.0, run.share * weight / chunks[name])
         else:
             chunks[name] = weight
@@ -518,6 +526,7 @@ def _show(
 
 def _count(run: _Run, part: float, now: float) -> None:
     run.counted += part * run.rate
+    run.served += part
     if run.goal is not None:
         run.today += part * run.rate
         run.took += part

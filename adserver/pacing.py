@@ -9,7 +9,7 @@ Whatever the pace, no worker serves more than its part of half of what is left b
 `allow`): a goal is overshot by what a few seconds hide near its very end, and by nothing when the store is away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil, floor, frexp, inf, ldexp
 from random import Random
 
@@ -30,6 +30,11 @@ _SURE, _FEW = 4.0, 20
 """So many times the click rate there was is the most that is thought of; every snippet's impression may come."""
 CLICKS_COLD_S = 60.0
 """Readers click soon or never: how long all of them may, where it is not known how late they do."""
+USUAL: Mapping[Measure, float] = {Measure.IMPRESSIONS: 1.0, Measure.VIEWABLES: 0.5, Measure.CLICKS: 0.002}
+"""How many events a snippet is taken to bring where nothing has been counted yet."""
+_SNIPPETS, _EVENTS = 100, 2
+"""What is usual weighs as much as so many snippets, or as those that usually bring so many events: one early click in
+fifty snippets is no rate of 2 %."""
 WORDS = {Measure.IMPRESSIONS: "impressions", Measure.VIEWABLES: "viewable impressions", Measure.CLICKS: "clicks"}
 
 
@@ -83,6 +88,22 @@ class Figures(Struct):
                 return self.viewables
             case Measure.CLICKS:
                 return self.clicks
+
+
+def usual(figures: Iterable[Figures]) -> dict[Measure, float]:
+    """How many events of each measure a snippet brings, by what was counted of many line items."""
+    total = Figures()
+    for one in figures:
+        total.add(one)
+    return {measure: likely(total.of(measure), total.served, rate) for measure, rate in USUAL.items()}
+
+
+def likely(counted: int, served: int, usual: float) -> float:
+    """How many events a snippet of a line item brings, where *usual* is what one brings elsewhere: what is expected,
+    and not from above as `Progress.rate`.
+    """
+    weight = max(_SNIPPETS, _EVENTS / usual)
+    return min(1.0, (counted + weight * usual) / (served + weight))
 
 
 class Progress(Struct, frozen=True):

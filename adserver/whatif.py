@@ -11,15 +11,16 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from adserver.catalog import Catalog, fits, last_instant
 from adserver.checks import check
 from adserver.documents import Document, Entry, read_tables
 from adserver.errors import Problem
-from adserver.forecast import SURE, Asked, Before, Forecast, View, gather, rate_of, replay, replay_asked
+from adserver.forecast import SURE, Asked, Before, Forecast, View, gather, replay, replay_asked
 from adserver.hours import spans_of
-from adserver.model import LineItem, Priority, SlotId
+from adserver.model import LineItem, Measure, Priority, SlotId
+from adserver.pacing import USUAL
 from adserver.traffic import Outlook
 
 _HIGHER = {Priority.BULK: Priority.STANDARD, Priority.HOUSE: Priority.BULK}
@@ -37,14 +38,14 @@ Say = Callable[[float], None]
 
 
 class World(Struct, frozen=True):
-    """What a forecast begins with. *rate* is how much of what is served comes to count."""
+    """What a forecast begins with. *usual* is how many events a snippet of any line item brings."""
 
     outlook: Outlook
     views: Sequence[View]
     before: Mapping[str, Before]
     begins: float
     ends: float
-    rate: float = 1.0
+    usual: Mapping[Measure, float] = field(default_factory=lambda: USUAL)
 
 
 class Hurt(Struct, frozen=True):
@@ -132,7 +133,7 @@ class _Told:
 def _replay(world: World, document: Document, told: Callable[[float], None]) -> list[Forecast]:
     catalog = Catalog(document, 0)
     return replay(
-        catalog, world.outlook, world.views, world.before, world.begins, world.ends, rate=world.rate, told=told
+        catalog, world.outlook, world.views, world.before, world.begins, world.ends, usual=world.usual, told=told
     )
 
 
@@ -226,7 +227,7 @@ class _Search:
                 ends,
                 decisions=DECISIONS,
                 step_h=STEP_H,
-                rate=world.rate,
+                usual=world.usual,
                 aim=idea.item.id,
                 told=partial(self._hear, told),
             )
@@ -245,7 +246,7 @@ class _Search:
     def _may_help(self, item: LineItem, found: Forecast, changed: LineItem) -> bool:
         """Whether the requests that *changed* can have and *item* does not are as many as *item* is short of."""
         world, before = self._world, self._world.before.get(item.id, Before())
-        rate = rate_of(before, world.rate)
+        rate = before.rate(item, world.usual)
         goal = (found.goal or 0) * (found.daily.days if found.daily else 1)
         most = self._requests(changed, world.ends) * rate
         if changed.priority is item.priority:

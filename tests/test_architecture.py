@@ -48,7 +48,7 @@ CORE = {
     "stakes": "catalog decide model pauses targeting",
     "receipts": "catalog decide errors model pacing stakes targeting",
     "forecast": "catalog days decide hours model pacing pauses targeting traffic",
-    "whatif": "catalog checks documents errors forecast hours model traffic",
+    "whatif": "catalog checks documents errors forecast hours model pacing traffic",
     "simulate": "catalog days decide documents hours lateness model pacing planner traffic",
     "capping": "catalog model",
     "devices": "",

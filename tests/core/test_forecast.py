@@ -11,6 +11,7 @@ from adserver.decide import Draws, Filled, Page, decide, draw_of
 from adserver.forecast import Before, Forecast, View, gather, replay, replay_asked
 from adserver.hours import Week, holds, spans_of
 from adserver.model import Goal, Kind, LineItem, Measure, Pacing, PageRule, Priority, SlotId, Targeting, Terms
+from adserver.pacing import USUAL, Figures, usual
 from adserver.simulate import shape
 from adserver.targeting import UNKNOWN, know, withhold
 from adserver.traffic import STEPS, WEEK_STEPS, Outlook
@@ -252,9 +253,40 @@ def test_snippets_that_never_render_are_not_delivered() -> None:
     With nine in ten rendered a goal takes more snippets, and what is not paced counts less.
     """
     of = catalog(booked("large", 900), line_item("rest", slots=(TOP,)))
-    found = run(of, rate=0.9)
+    found = run(of, usual={**USUAL, Measure.IMPRESSIONS: 0.9})
     assert found["large"].counted == pytest.approx(900, abs=5)
     assert found["rest"].counted == pytest.approx((sum(one.counted for one in run(of).values()) - 1000) * 0.9, rel=0.03)
+
+
+@pytest.mark.parametrize(("measure", "counted", "rate"), [(Measure.CLICKS, 2, 0.002), (Measure.VIEWABLES, 500, 0.5)])
+def test_a_goal_is_foretold_in_its_own_measure(measure: Measure, counted: int, rate: float) -> None:
+    """
+    Of clicks by the click rate there was, of viewable impressions by theirs: in the replay and in what would help.
+    """
+    item = booked("mine", 5_000, goal=Goal(5_000, measure), pacing=Pacing.ASAP)
+    before = {"mine": Before(counted, 1000)}
+    told = usual([Figures(1_000_000, 950_000, 500_000, 2_000)])
+    traffic = outlook(1100)
+    [found] = replay(catalog(item), traffic, VIEWS, before, MONDAY, MONDAY + 3 * DAY, usual=told)
+    assert found.counted - counted == pytest.approx(rate * sum(traffic.weeks[int(TOP)][: 3 * STEPS]), rel=0.05)
+    assert found.short == pytest.approx(5_000 - found.counted)
+    seen = World(outlook(1100, int(TOP), int(SIDE)), VIEWS, before, MONDAY, MONDAY + 3 * DAY, told)
+    remedies = ask(seen, document(item, slots=[slot(SIDE)]), None, lambda _: None).remedies["mine"]
+    assert f"slot {SIDE} added" not in remedies.works
+
+
+def test_clicks_are_expected_as_rarely_as_they_come() -> None:
+    """
+    Of a booking that nothing was counted of, and where nothing was counted at all; one early click is no rate.
+    """
+    for told in (usual([Figures(1_000_000, 950_000, 500_000, 2_000)]), usual([])):
+        item = booked("new", 400_000, goal=Goal(400_000, Measure.CLICKS))
+        for before, most in ((Before(), 0.0025), (Before(1, 50), 0.004)):
+            assert 0.0015 < before.rate(item, told) < most
+        of = catalog(booked("few", 5, goal=Goal(5, Measure.CLICKS)))
+        [found] = replay(of, outlook(20_000), VIEWS, {}, MONDAY, MONDAY + 3 * DAY, usual=told)
+        assert found.counted == pytest.approx(5, abs=0.1)
+        assert found.reached_at is not None
 
 
 def test_each_slot_gets_the_requests_of_its_curve() -> None:
