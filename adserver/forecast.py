@@ -24,7 +24,7 @@ from adserver.days import Days
 from adserver.decide import Filled, Page, decide, spread
 from adserver.hours import QUARTER_S, WEEK, Week, holds, spans_of
 from adserver.model import Group, LineItem, Measure, Pause, SlotId
-from adserver.pacing import USUAL, Pace, Progress, Supply
+from adserver.pacing import USUAL, Pace, Progress
 from adserver.pauses import gaps_of, is_paused, section_fact
 from adserver.targeting import NO_CONSENT, Context
 from adserver.traffic import Outlook
@@ -99,8 +99,8 @@ class _Run:
     """One line item while it is replayed."""
 
     __slots__ = (
-        "asked", "counted", "day", "days", "gaps", "goal", "item", "open", "pauses", "rate", "reached_at", "served",
-        "share", "slots", "spans", "today", "took",
+        "asked", "counted", "day", "days", "gaps", "goal", "item", "open", "pauses", "rate", "reached_at", "room",
+        "served", "share", "slots", "spans", "today", "took",
     )  # fmt: skip
 
     def __init__(self, item: LineItem, before: Before, rate: float, pauses: tuple[Pause, ...]) -> None:
@@ -120,6 +120,8 @@ class _Run:
         self.days: list[float] = []
         """What each day that is over missed of a daily goal."""
         self.share = 0.0
+        self.room = inf
+        """How many snippets it takes in this step at most, beside what its goal still wants."""
         self.asked, self.took = 0.0, 0.0
         self.reached_at: float | None = None
 
@@ -258,7 +260,7 @@ def replay_asked(
     }
     for number, (now, until) in enumerate(pairwise(steps)):
         minute = catalog.week.minute(now)
-        _plan(goals, catalog.week, outlook, now, days)
+        _plan(goals, catalog.week, outlook, now, until, days)
         for shape, weight in loads.of(now, until):
             open_ = tuple(holds(spans, minute) for spans in timed[id(shape)])
             _show(catalog, runs, shape, shape.next(open_), paced[id(shape)], weight, (now + until) / 2)
@@ -434,8 +436,10 @@ def _parts(shape: _Shape, slots: Sequence[int]) -> Callable[[Sequence[float]], t
     return itemgetter(*places) if len(places) > 1 else lambda parts: (parts[places[0]],)
 
 
-def _plan(runs: Iterable[_Run], week: Week, outlook: Outlook, now: float, days: Days) -> None:
-    """The shares of the step that begins *now*, by the rule that serving goes by."""
+def _plan(runs: Iterable[_Run], week: Week, outlook: Outlook, now: float, until: float, days: Days) -> None:
+    """The shares of the step from *now* to *until*, by the rule that serving goes by. What is paced by the clock, where
+    a curve is missing, takes what falls due until its end.
+    """
     day = days.locate(now)[0]
     today = days.start(day), days.start(day + 1)
     minute = week.minute(now)
@@ -455,16 +459,15 @@ def _plan(runs: Iterable[_Run], week: Week, outlook: Outlook, now: float, days: 
         if run.left() < run.rate / 2:
             continue
         begins, ends = pacing.span(run.item, today)
-        supply = Supply(1.0)
-        if begins > -inf and ends < inf and now < ends:
-            passed = outlook.passed(run.slots, run.spans, begins, ends, now, run.gaps)
-            left = outlook.expect(run.slots, run.spans, now, ends, run.gaps)
-            if passed is not None and left is not None:
-                reach = (run.took + _PRIOR) / (run.asked + _PRIOR)
-                supply = Supply(passed, left * min(1.0, max(0.001, reach)))
+        reach = min(1.0, max(0.001, (run.took + _PRIOR) / (run.asked + _PRIOR)))
+        supply = pacing.supply_of(outlook, run.slots, run.spans, run.gaps, begins, ends, now, reach)
+        by_clock = supply.left is None and not pacing.is_greedy(run.item, ends, now)
+        if by_clock:
+            supply = pacing.supply_of(outlook, run.slots, run.spans, run.gaps, begins, ends, until, reach)
         counted = run.today if run.goal.daily else run.counted
         progress = Progress(int(counted), int(run.served))
-        run.share = pacing.plan(run.item, ends, progress, supply, now, scheduled=False).share
+        plan = pacing.plan(run.item, ends, progress, supply, now, scheduled=False)
+        run.share, run.room = plan.share, plan.left if by_clock else inf
 
 
 def _is_out_of_reach(run: _Run, outlook: Outlook, now: float, ends: float) -> bool:
@@ -511,8 +514,8 @@ def _show(
         won = {name for name in winners if name in chunks}
         part = left
         for name in won:
-            wanted = max(0.0, runs[name].left()) / runs[name].rate / winners.count(name)
-            part = min(part, wanted, chunks[name])
+            wanted = min(max(0.0, runs[name].left()) / runs[name].rate, max(0.0, runs[name].room))
+            part = min(part, wanted / winners.count(name), chunks[name])
         for name in winners:
             _count(runs[name], part, now)
         left -= part
@@ -520,7 +523,7 @@ def _show(
             break
         for name in won:
             chunks[name] -= part
-            if chunks[name] <= 1e-9 * weight or runs[name].left() <= 0:
+            if chunks[name] <= 1e-9 * weight or runs[name].left() <= 0 or runs[name].room <= 0:
                 shares[name] = 0.0
 
 
@@ -530,6 +533,7 @@ def _count(run: _Run, part: float, now: float) -> None:
     if run.goal is not None:
         run.today += part * run.rate
         run.took += part
+        run.room -= part
         if run.reached_at is None and run.left() < run.rate / 2:
             run.reached_at = now
 

@@ -15,7 +15,10 @@ from random import Random
 
 from msgspec import Struct
 
+from adserver.hours import Spans
 from adserver.model import Goal, LineItem, Measure, Pacing
+from adserver.pauses import Gaps, length_outside
+from adserver.traffic import Outlook
 
 LEAD = 1.02
 SMALL = 1_000
@@ -158,6 +161,35 @@ def span(line_item: LineItem, day: tuple[float, float]) -> tuple[float, float]:
     return begins, ends
 
 
+def supply_of(
+    outlook: Outlook | None,
+    slots: tuple[int, ...],
+    spans: Spans,
+    gaps: Gaps,
+    begins: float,
+    ends: float,
+    now: float,
+    reach: float,
+) -> Supply:
+    """The supply of a goal's time from *begins* to *ends*, of requests of which the part *reach* comes to the line item
+    (0 to 1). Where a curve is missing, as much has passed as of the time.
+    """
+    if begins == -inf or ends == inf or now >= ends:
+        return Supply(1.0)
+    if outlook is not None:
+        passed = outlook.passed(slots, spans, begins, ends, now, gaps)
+        left = outlook.expect(slots, spans, now, ends, gaps)
+        if passed is not None and left is not None:
+            return Supply(passed, left * reach)
+    runs_s = length_outside(gaps, begins, ends)
+    return Supply(length_outside(gaps, begins, now) / runs_s if runs_s else 1.0)
+
+
+def is_greedy(line_item: LineItem, ends: float, now: float) -> bool:
+    """Whether it takes all it can get, and spreads nothing over its goal's time, which is over at *ends*."""
+    return line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None
+
+
 def plan(
     line_item: LineItem, ends: float, progress: Progress, supply: Supply, now: float, *, scheduled: bool = True
 ) -> Plan:
@@ -176,7 +208,7 @@ def plan(
         return Plan(0.0, 0.0, _reached(goal), reached=True)
     if room < 1:
         return Plan(0.0, 0.0, f"it waits for the last it has served to be counted: {done}")
-    if line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None:
+    if is_greedy(line_item, ends, now):
         return Plan(1.0, room, f"it takes all it can get: {done} so far")
     if supply.left is None or (scheduled and (goal.n <= SMALL or to_serve <= SMALL / 10)):
         owed = due(line_item, supply.passed) + 0.5 - expected
@@ -220,8 +252,7 @@ def project(
     came = left  # nothing is known of the traffic: as fast as possible is at once
     if before.left is not None and after.left is not None:
         came = (before.left - after.left) * progress.rate()
-    greedy = line_item.pacing is Pacing.ASAP or now >= ends or line_item.share is not None
-    wanted = came if greedy else left * (1 - (1 - passed) ** LEAD)
+    wanted = came if is_greedy(line_item, ends, now) else left * (1 - (1 - passed) ** LEAD)
     n = int(min(left, wanted, came))
     return Progress(progress.counted + n, progress.served + int(n / progress.rate()))
 

@@ -15,7 +15,7 @@ from adserver.hours import Spans, holds, spans_of
 from adserver.lateness import Trail
 from adserver.model import LineItem, Measure, Pause, Priority
 from adserver.pacing import Figures, Pace, Progress, Supply
-from adserver.pauses import Gaps, gaps_of, is_paused, length_outside
+from adserver.pauses import Gaps, gaps_of, is_paused
 from adserver.traffic import Outlook
 
 _HALF_LIFE_S = 3600.0
@@ -230,17 +230,8 @@ class Planner:
     def _supply(
         self, goal: _Goal, heard: Heard, outlook: Outlook | None, begins: float, ends: float, now: float
     ) -> Supply:
-        if begins == -inf or ends == inf or now >= ends:
-            return Supply(1.0)
-        runs_s = length_outside(goal.gaps, begins, ends)
-        linear = length_outside(goal.gaps, begins, now) / runs_s if runs_s else 1.0
-        if outlook is None:
-            return Supply(linear)
-        passed = outlook.passed(goal.slots, goal.spans, begins, ends, now, goal.gaps)
-        left = outlook.expect(goal.slots, goal.spans, now, ends, goal.gaps)
-        if passed is None or left is None:
-            return Supply(linear)
-        return Supply(passed, left * self._reach(goal, heard.others))
+        reach = self._reach(goal, heard.others)
+        return pacing.supply_of(outlook, goal.slots, goal.spans, goal.gaps, begins, ends, now, reach)
 
     def _reach(self, goal: _Goal, others: Iterable[Chances]) -> float:
         """Which part of its slots' requests come to a line item: not those that others have, nor other pages."""

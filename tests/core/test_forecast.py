@@ -289,6 +289,21 @@ def test_clicks_are_expected_as_rarely_as_they_come() -> None:
         assert found.reached_at is not None
 
 
+@pytest.mark.parametrize("daily", [False, True])
+def test_a_goal_without_a_curve_is_paced_by_the_clock(daily: bool) -> None:
+    """
+    As serving does while a slot has shown no traffic yet: half of it by half of its time, and all of it at the end.
+    """
+    young = SlotId(889979)
+    goal = Goal(300, Measure.IMPRESSIONS, daily=True) if daily else Goal(1800, Measure.IMPRESSIONS)
+    of, traffic = catalog(booked("new", 0, days=6, slots=(TOP, young), goal=goal)), outlook(4_000)
+    counted = [replay(of, traffic, VIEWS, {}, MONDAY, MONDAY + days * DAY)[0].counted for days in (0.5, 3, 5)]
+    assert counted[0] < 0.7 * 300
+    assert counted[1:] == pytest.approx([3 * 300, 5 * 300], rel=0.03)
+    [whole] = replay(of, traffic, VIEWS, {}, MONDAY, MONDAY + 7 * DAY)
+    assert daily or whole.counted == pytest.approx(1800, abs=1)
+
+
 def test_each_slot_gets_the_requests_of_its_curve() -> None:
     """
     Whatever pages were sampled; slots that no sampled page asks for have pages of their own.
