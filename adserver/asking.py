@@ -8,7 +8,7 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from adserver.model import DEVICES
 from adserver.settings import Settings
 
 DONE = 0
+_CAPPED = "How often each reader comes back is not foretold: they may deliver less, and others more."
 
 
 class BadQuestion(AdserverError):
@@ -137,40 +138,51 @@ def forecast(settings: Settings, options: argparse.Namespace) -> int:
         world, document, changed, Progress("forecast"), lambda: time.monotonic() - began >= options.remedies_within
     )
     zone = ZoneInfo(document.site.time_zone)
-    names = {one.id: one for one in (changed or document).line_items}
 
     def say(at: float | None) -> str:
         return datetime.fromtimestamp(at, zone).isoformat(timespec="minutes") if at is not None else ""
 
     if options.json:
-        answer = {
-            "from": say(world.begins),
-            "to": say(world.ends),
-            "line_items": [
-                {**msgspec.to_builtins(one), "reached_at": say(one.reached_at) or None, "counted": round(one.counted),
-                 "short": round(one.short), **_say_remedies(found.remedies.get(one.line_item))}
-                for one in found.line_items
-            ],
-            "hurts": [msgspec.to_builtins(one) for one in found.hurts],
-        }  # fmt: skip
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(answer_of(world, found, say)).decode() + "\n")
         return DONE
     print(f"{say(world.begins)} to {say(world.ends)}{', with ' + options.changes if changed else ''}\n")
+    print_forecast(found, {one.id: one for one in (changed or document).line_items}, say)
+    return DONE
+
+
+def answer_of(world: Any, found: Any, say: Callable[[float | None], str]) -> dict[str, Any]:
+    """A forecast's answer for programs. *say* makes words of an instant."""
+    return {
+        "from": say(world.begins),
+        "to": say(world.ends),
+        "line_items": [
+            {**msgspec.to_builtins(one), "reached_at": say(one.reached_at) or None, "counted": round(one.counted),
+             "short": round(one.short), **_say_remedies(found.remedies.get(one.line_item))}
+            for one in found.line_items
+        ],
+        "hurts": [msgspec.to_builtins(one) for one in found.hurts],
+    }  # fmt: skip
+
+
+def print_forecast(found: Any, items: Mapping[str, Any], say: Callable[[float | None], str]) -> None:
+    """The same for people. *items* are the line items by id."""
     rows: list[list[Any]] = []
     for one in found.line_items:
-        measure = names[one.line_item].goal
+        measure = items[one.line_item].goal
         what = measure.of.value if measure else "impressions"
         goal = f"{one.goal:,} a day" if one.daily else one.goal
-        rows.append([one.line_item, what, one.before, round(one.counted), goal, _state(one, say)])
+        state = ", ".join(filter(None, (_state(one, say), "at most" if one.capped else "")))
+        rows.append([one.line_item, what, one.before, round(one.counted), goal, state])
     print(columns(["line item", "of", "so far", "by then", "goal", ""], rows), end="")
+    if capped := [items[one.line_item].name for one in found.line_items if one.capped]:
+        print(f"At most, because of a frequency cap: {'; '.join(capped)}. {_CAPPED}")
     for hurt in found.hurts:
-        name = names[hurt.line_item].name if hurt.line_item in names else hurt.line_item
+        name = items[hurt.line_item].name if hurt.line_item in items else hurt.line_item
         lost = f"{1 - hurt.having / hurt.without:.0%}"
         print(f"*{name}* loses {lost} by it: {hurt.having:,.0f} instead of {hurt.without:,.0f}.")
     for one in found.line_items:
         if remedies := found.remedies.get(one.line_item):
-            print(_sentence(names[one.line_item].name, one, remedies))
-    return DONE
+            print(_sentence(items[one.line_item].name, one, remedies))
 
 
 def _state(one: Any, say: Callable[[float | None], str]) -> str:
@@ -387,7 +399,8 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
         "Ask the recorded traffic again, hour by hour, through the real deciding and pacing: what each line item will "
         "have delivered, when its goal is reached, and what would help one that falls short (a longer flight, a slot "
         "more, a higher priority; each is tried, while there is time). With --with also what a change costs others. "
-        "Nothing is published."
+        "What has a frequency cap gets the pages that name a reader, and as if each reader came once: its figures are "
+        "the most it can deliver (in JSON 'capped': true). Nothing is published."
     )
     forecasted.add_argument(
         "--days", metavar="N", type=_days, default=30, help="how far ahead, 1 to 400 days (default: 30)"

@@ -51,10 +51,12 @@ class Caps:
         return f"<Caps, {len(self._under_way)} asked or told>"
 
     async def look(self, catalog: Catalog, slots: Iterable[int], reader: bytes, now: float) -> Held | None:
-        """What *reader* may not be shown in *slots* now; None when it cannot be told in time."""
-        line_items = capped_on(catalog, slots, now)
-        if not line_items or not reader:
+        """What *reader* may not be shown in *slots* now; None without a reader, or when it cannot be told in time."""
+        if not reader:
             return None
+        line_items = capped_on(catalog, slots, now)
+        if not line_items:
+            return Held()
         fields = list(fields_of(catalog, line_items))
         values = await self._ask(reader, fields)
         if values is None:

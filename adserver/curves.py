@@ -20,7 +20,7 @@ from adserver.decide import Page
 from adserver.errors import StoreRefused
 from adserver.model import Format, Group
 from adserver.store import Store
-from adserver.targeting import Context
+from adserver.targeting import NO_READER, Context
 from adserver.traffic import KEPT_DAYS, STEPS, coarse, step_of
 
 _KEPT_S = (KEPT_DAYS + 1) * 86_400
@@ -67,13 +67,14 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 def sample_of(page: Page) -> Sample:
-    """*page* without what may tell who reads it."""
+    """*page* without what may tell who reads it, but for whether it named anybody."""
     address = page.context.address
     if address:
         parts = urlsplit(address)
         address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     asks = tuple(ask.id if isinstance(ask, Group) else int(ask) for ask in page.asks[:_MOST_ASKS])
-    return Sample(asks, tuple(sorted(page.context.facts)), page.context.path, address, page.format.value)
+    facts = page.context.facts if page.held is not None else page.context.facts | {NO_READER}
+    return Sample(asks, tuple(sorted(facts)), page.context.path, address, page.format.value)
 
 
 def _live(day: int, slot: int) -> str:

@@ -5,6 +5,9 @@ page decided stands for as many as its weight. A winner takes no more of that we
 fiftieth of a small one, and the page is decided again without it for the rest: so a sample of thousands answers for
 millions, and for goals of twenty.
 
+How often each reader comes back is not known, so a frequency cap holds nobody back but on pages that name no reader:
+what a line item with one delivers is foretold from above.
+
 A step ends where a flight, a window of hours or a day begins or ends and where the clocks change, and after an hour at
 most: within one, the same bookings are live.
 """
@@ -23,10 +26,10 @@ from adserver.catalog import Booking, Catalog, is_live, last_instant
 from adserver.days import Days
 from adserver.decide import Filled, Page, decide, spread
 from adserver.hours import QUARTER_S, WEEK, Week, holds, spans_of
-from adserver.model import Group, LineItem, Measure, Pause, SlotId
+from adserver.model import Group, LineItem, Measure, SlotId
 from adserver.pacing import USUAL, Pace, Progress
 from adserver.pauses import gaps_of, is_paused, section_fact
-from adserver.targeting import NO_CONSENT, Context
+from adserver.targeting import NO_CONSENT, NO_READER, Context
 from adserver.traffic import Outlook
 
 DECISIONS = 20_000
@@ -82,7 +85,7 @@ class Forecast(Struct, frozen=True):
     it has none, by the end of the forecast; *reached_at* when its goal is reached (None: not within the forecast).
 
     *over* is whether its time ends within the forecast, and *short* by how much it then misses its goal. A daily goal
-    has *daily*, and is *short* by what its days miss together.
+    has *daily*, and is *short* by what its days miss together. What is *capped* by frequency delivers so much at most.
     """
 
     line_item: str
@@ -93,22 +96,25 @@ class Forecast(Struct, frozen=True):
     over: bool
     short: float
     daily: Daily | None = None
+    capped: bool = False
 
 
 class _Run:
     """One line item while it is replayed."""
 
     __slots__ = (
-        "asked", "counted", "day", "days", "gaps", "goal", "item", "open", "pauses", "rate", "reached_at", "room",
-        "served", "share", "slots", "spans", "today", "took",
+        "asked", "capped", "counted", "day", "days", "gaps", "goal", "item", "open", "pauses", "rate", "reached_at",
+        "room", "served", "share", "slots", "spans", "today", "took",
     )  # fmt: skip
 
-    def __init__(self, item: LineItem, before: Before, rate: float, pauses: tuple[Pause, ...]) -> None:
+    def __init__(self, catalog: Catalog, item: LineItem, before: Before, rate: float) -> None:
         self.item = item
+        self.capped = item.id in catalog.caps
         self.goal = item.goal
         self.slots = tuple(map(int, item.slots))
         self.spans = spans_of(item.hours)
-        self.pauses, self.gaps = pauses, gaps_of(pauses)
+        self.pauses = catalog.pauses.get(item.id, ())
+        self.gaps = gaps_of(self.pauses)
         self.rate = rate
         self.counted = float(before.counted)
         self.today = float(before.counted_today)
@@ -238,9 +244,7 @@ def replay_asked(
     days = Days(catalog.document.site.time_zone)
     slots = asked.slots()
     runs = {
-        item.id: _Run(
-            item, found := before.get(item.id, Before()), found.rate(item, usual), catalog.pauses.get(item.id, ())
-        )
+        item.id: _Run(catalog, item, found := before.get(item.id, Before()), found.rate(item, usual))
         for item in catalog.document.line_items
         if not slots.isdisjoint(item.slots)
     }
@@ -313,10 +317,12 @@ def _steps(
 
 def _pages(catalog: Catalog, views: Sequence[View], anywhere: Collection[str]) -> tuple[list[Page], list[int]]:
     """The pages that can be asked of *catalog*, and of how many views each is one: those that no booking tells apart
-    are one page, and nor does a paused section or their readers' consent. Each slot that none asks for has one of its
-    own.
+    are one page, and nor does a paused section, their readers' consent or, where something is capped, whether they name
+    a reader. Each slot that none asks for has one of its own, of a reader who is known.
     """
     tells = frozenset(map(section_fact, catalog.sections)) | {NO_CONSENT}
+    if catalog.caps:
+        tells |= {NO_READER}
     everywhere = {
         one.line_item.id: one
         for item in catalog.document.line_items
@@ -341,7 +347,7 @@ def _pages(catalog: Catalog, views: Sequence[View], anywhere: Collection[str]) -
                 (one.target.admits(view.context), one.target.prefers(view.context)) for one in bookings if one.target
             )
             alike.setdefault((asks, admitted, tells & view.context.facts), []).append(
-                Page(asks, context=view.context, held={})
+                Page(asks, context=view.context, held=None if NO_READER in view.context.facts else {})
             )
     pages = [found[0] for found in alike.values()] + [
         Page((SlotId(slot),), held={}) for slot in catalog.slots if slot not in seen
@@ -549,13 +555,14 @@ def _tell(run: _Run, before: Before, ends: float, days: Days) -> Forecast:
     last = last_instant(run.item)
     over = last is not None and last <= ends
     if run.goal is None:
-        return Forecast(run.item.id, before.counted, run.counted, None, None, over, 0.0)
+        return Forecast(run.item.id, before.counted, run.counted, None, None, over, 0.0, capped=run.capped)
     if run.goal.daily:
         if over or days.start(run.day + 1) <= ends:
             run.close_day()
         daily = Daily(len(run.days), run.days.count(0.0), not run.days or not run.days[0])
-        return Forecast(run.item.id, before.counted, run.counted, run.goal.n, None, over, sum(run.days), daily)
+        name, n = run.item.id, run.goal.n
+        return Forecast(name, before.counted, run.counted, n, None, over, sum(run.days), daily, run.capped)
     short = max(0.0, run.goal.n - run.counted) if over else 0.0
-    return Forecast(
-        run.item.id, before.counted, run.counted, run.goal.n, run.reached_at, over, short if short >= 1 else 0.0
-    )
+    short = short if short >= 1 else 0.0
+    name, n = run.item.id, run.goal.n
+    return Forecast(name, before.counted, run.counted, n, run.reached_at, over, short, capped=run.capped)

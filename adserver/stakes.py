@@ -58,10 +58,9 @@ def slots_of(page: Page) -> Iterator[int]:
 def cut_down(page: Page, stakes: Iterable[Stakes]) -> Page:
     """As much of *page* as decides anything; *stakes* are those of its slots."""
     stakes = tuple(stakes)
-    held = page.held
-    if held:
-        capped = frozenset().union(*(one.capped for one in stakes))
-        held = {name: held[name] for name in sorted(capped & held.keys())}
+    held, capped = page.held, frozenset().union(*(one.capped for one in stakes))
+    if held is not None:
+        held = {name: held[name] for name in sorted(capped & held.keys())} if capped else None
     left = page.left
     if left:  # what the page cannot show that often holds nothing back
         limits = frozenset().union(*(one.limits for one in stakes))

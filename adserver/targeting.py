@@ -30,6 +30,10 @@ class Context(Struct, frozen=True, cache_hash=True):
 UNKNOWN = Context()
 NO_CONSENT = "consent=0"
 """Of a page whose reader has not consented to third parties."""
+NO_READER = "reader=0"
+"""Of a sampled page that named no reader, or one who may not be told apart: nothing with a frequency cap shows there.
+Serving decides by what is known of the reader instead, see `Page.held`.
+"""
 
 
 def withhold(context: Context) -> Context:

@@ -10,10 +10,10 @@ from adserver.catalog import Catalog
 from adserver.decide import Draws, Filled, Page, decide, draw_of
 from adserver.forecast import Before, Forecast, View, gather, replay, replay_asked
 from adserver.hours import Week, holds, spans_of
-from adserver.model import Goal, Kind, LineItem, Measure, Pacing, PageRule, Priority, SlotId, Targeting, Terms
+from adserver.model import Cap, Goal, Kind, LineItem, Measure, Pacing, PageRule, Priority, SlotId, Targeting, Terms
 from adserver.pacing import USUAL, Figures, usual
 from adserver.simulate import shape
-from adserver.targeting import UNKNOWN, know, withhold
+from adserver.targeting import NO_READER, UNKNOWN, Context, know, withhold
 from adserver.traffic import STEPS, WEEK_STEPS, Outlook
 from adserver.whatif import Remedies, World, ask, change
 from tests.make import NOON, catalog, creative, document, instant, line_item, pause, paused, slot, sponsorship
@@ -347,6 +347,21 @@ def test_third_party_tags_deliver_where_readers_consent() -> None:
     found = {one.line_item: one for one in replay(made, outlook(1000), views, {}, MONDAY, MONDAY + DAY)}
     assert found["own"].counted == pytest.approx(7 * found["tag"].counted, rel=0.02)
     assert found["tag"].counted > 100
+
+
+def test_what_is_capped_delivers_where_a_reader_is_named() -> None:
+    """
+    A quarter of the recorded pages named one: a capped booking gets those at most, and says that it is at most.
+    """
+    capped = line_item("capped", slots=(TOP,), frequency=(Cap(3, 86_400),))
+    made = catalog(capped, line_item("free", slots=(TOP,)))
+    nobody = View((int(TOP),), Context(frozenset({NO_READER})))
+    views = [nobody] * 3 + [View((int(TOP),), UNKNOWN)]
+    found = {one.line_item: one for one in replay(made, outlook(1000), views, {}, MONDAY, MONDAY + DAY)}
+    assert found["free"].counted == pytest.approx(7 * found["capped"].counted, rel=0.02)
+    assert (found["capped"].capped, found["free"].capped) == (True, False)
+    never = {one.line_item: one for one in replay(made, outlook(1000), [nobody], {}, MONDAY, MONDAY + DAY)}
+    assert never["capped"].counted == 0
 
 
 def test_a_paused_section_delivers_on_the_other_pages() -> None:

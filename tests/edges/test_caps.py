@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from adserver import metrics
+from adserver.capping import Held
 from adserver.caps import BUDGET_S, Caps
 from adserver.catalog import Catalog
 from adserver.decide import Decision, Filled
@@ -92,13 +93,13 @@ def test_nothing_is_kept_longer_than_its_window(server: Server) -> None:
 
 def test_who_is_unknown_is_told_nothing(server: Server) -> None:
     """
-    Without a reader, or where nothing has a cap, nobody asks the store.
+    Without a reader, or where nothing has a cap, nobody asks the store; a reader is known there all the same.
     """
 
     async def body() -> None:
         async with opened("unix:///nowhere/at.all") as caps:
             assert await caps.look(OF, [SLOT], b"", NOON) is None
-            assert await caps.look(catalog(line_item()), [SLOT], ANN, NOON) is None
+            assert await caps.look(catalog(line_item()), [SLOT], ANN, NOON) == Held()
             assert metrics.CAPS_UNKNOWN._value.get() == before
 
     before = metrics.CAPS_UNKNOWN._value.get()

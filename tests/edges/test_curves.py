@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from adserver.curves import MOST_PAGES, Curves, put_away, read_day, read_live, read_pages, sample_of, settled
 from adserver.days import Days
 from adserver.decide import Page
 from adserver.errors import StoreRefused
 from adserver.store import Store
-from adserver.targeting import know
+from adserver.targeting import NO_READER, know
 from adserver.traffic import STEPS
 from tests.edges.servers import Server
 from tests.make import NOON, SLOT, group
@@ -86,7 +87,7 @@ def test_five_weeks_of_a_thousand_slots_take_a_few_megabytes(server: Server, wit
 
 def test_sampled_pages_say_nothing_of_who_read_them(with_store: Run) -> None:
     """
-    Asks, facts and the path stay; a query, a fragment and a password of the address do not.
+    Asks, facts, the path and whether anybody was named stay; a query, a fragment and a password of the address do not.
     """
     context = know(section="sport", tags=["a"], url="https://ann:pw@Site.example/live/1?reader=ann#x")
     page = Page((SLOT, group(889991, id="side")), context=context)
@@ -98,7 +99,8 @@ def test_sampled_pages_say_nothing_of_who_read_them(with_store: Run) -> None:
         [found] = await read_pages(store, [TODAY - 1, TODAY])
         assert found == sample_of(page)
         assert found.asks == (SLOT, "side")
-        assert found.context.facts == {"section=sport", "tag=a"}
+        assert found.context.facts == {"section=sport", "tag=a", NO_READER}
+        assert sample_of(structs.replace(page, held={"seen": "enough"})).facts == ("section=sport", "tag=a")
         assert (found.path, found.address) == ("/live/1", "https://site.example/live/1")
 
     with_store(body)
@@ -115,7 +117,7 @@ def test_a_day_keeps_so_many_pages(with_store: Run) -> None:
             curves.add_page(Page((SLOT,), context=know(section=str(n))), DAYS, NOON)
             if n % 400 == 399:
                 await curves.flush(store)
-        found = [int(one.facts[0].removeprefix("section=")) for one in await read_pages(store, [TODAY])]
+        found = [int(one.facts[-1].removeprefix("section=")) for one in await read_pages(store, [TODAY])]
         assert len(found) == MOST_PAGES
         late = [n for n in found if n >= MOST_PAGES]
         assert 300 < len(late) <= 400
