@@ -26,7 +26,7 @@ from adserver.catalog import Booking, Catalog, is_live, last_instant
 from adserver.days import Days
 from adserver.decide import Filled, Page, decide, spread
 from adserver.hours import QUARTER_S, WEEK, Week, holds, spans_of
-from adserver.model import Group, LineItem, Measure, SlotId
+from adserver.model import Group, LineItem, Measure, Pause, SlotId
 from adserver.pacing import USUAL, Pace, Progress
 from adserver.pauses import gaps_of, is_paused, section_fact
 from adserver.targeting import NO_CONSENT, NO_READER, Context
@@ -193,11 +193,17 @@ class Asked(Struct, frozen=True):
         return Asked([self.pages[at] for at in kept], [self.weights[at] for at in kept])
 
 
-def gather(catalog: Catalog, views: Sequence[View], outlook: Outlook, anywhere: Collection[str] = ()) -> Asked:
+def gather(
+    catalog: Catalog,
+    views: Sequence[View],
+    outlook: Outlook,
+    anywhere: Collection[str] = (),
+    beside: Catalog | None = None,
+) -> Asked:
     """The pages of *views*, weighted by what *outlook* promises each slot. The targeting of the line items *anywhere*
-    tells pages apart in slots that they do not have, too.
+    tells pages apart in slots that they do not have, too; and so does all that *beside* tells them apart by.
     """
-    pages, numbers = _pages(catalog, views, anywhere)
+    pages, numbers = _pages(catalog, views, anywhere, beside)
     return Asked(pages, _fit(pages, numbers, {slot: sum(week) for slot, week in outlook.weeks.items()}))
 
 
@@ -212,14 +218,28 @@ def replay(
     decisions: int = DECISIONS,
     many: int = MANY,
     usual: Mapping[Measure, float] = USUAL,
+    beside: Catalog | None = None,
     told: Callable[[float], None] = lambda _: None,
 ) -> list[Forecast]:
     """What each line item delivers between two instants. *usual* is how many events a snippet brings; more goals than
     *many* are replayed more coarsely.
+
+    Replayed *beside* each other, two catalogs are asked by the same pages at the same turns: what shows alike in both
+    delivers alike, to the last impression.
     """
-    asked = gather(catalog, views, outlook)
+    asked = gather(catalog, views, outlook, beside=beside)
     return replay_asked(
-        catalog, outlook, asked, before, begins, ends, decisions=decisions, many=many, usual=usual, told=told
+        catalog,
+        outlook,
+        asked,
+        before,
+        begins,
+        ends,
+        decisions=decisions,
+        many=many,
+        usual=usual,
+        beside=beside,
+        told=told,
     )
 
 
@@ -236,6 +256,7 @@ def replay_asked(
     many: int = MANY,
     usual: Mapping[Measure, float] = USUAL,
     aim: str | None = None,
+    beside: Catalog | None = None,
     told: Callable[[float], None] = lambda _: None,
 ) -> list[Forecast]:
     """`replay` of pages that are known, for the line items that may show there. It ends early when the goal of *aim* is
@@ -249,17 +270,21 @@ def replay_asked(
         if not slots.isdisjoint(item.slots)
     }
     goals = [run for run in runs.values() if run.goal]
-    coarse = len(goals) > many
+    others = [one for one in beside.document.line_items if not slots.isdisjoint(one.slots)] if beside else []
+    items = [*(run.item for run in runs.values()), *others]
+    coarse = max(len(goals), sum(one.goal is not None for one in others)) > many
     if coarse or ends - begins > _LONG_S:
         step_h = max(step_h, 4)
-    steps = _steps(catalog, [run.item for run in runs.values()], begins, ends, step_h, _HOUR_S if coarse else None)
+    pauses = [*catalog.document.pauses, *(beside.document.pauses if beside else ())]
+    steps = _steps(catalog.week, items, pauses, begins, ends, step_h, _HOUR_S if coarse else None)
     loads = _Loads(asked, outlook, steps, max(1, decisions))
     paced = {
         id(shape): [(run, times) for run in runs.values() if run.goal and (times := _times(run, shape.slots))]
         for shape in loads.shapes
     }
+    hours_of = [(spans_of(one.hours), frozenset(one.slots)) for one in items if one.hours]
     timed = {
-        id(shape): [run.spans for run in runs.values() if run.spans and _times(run, shape.slots)]
+        id(shape): sorted({spans for spans, theirs in hours_of if not theirs.isdisjoint(shape.slots)})
         for shape in loads.shapes
     }
     for number, (now, until) in enumerate(pairwise(steps)):
@@ -286,14 +311,19 @@ def _times(run: _Run, slots: Sequence[int]) -> int:
 
 
 def _steps(
-    catalog: Catalog, items: Iterable[LineItem], begins: float, ends: float, step_h: int, grid_s: float | None
+    week: Week,
+    items: Iterable[LineItem],
+    pauses: Iterable[Pause],
+    begins: float,
+    ends: float,
+    step_h: int,
+    grid_s: float | None,
 ) -> list[float]:
     """The instants between which nothing begins or ends, from *begins* to *ends*; with *grid_s* flights are taken to
     begin and end at multiples of it.
     """
-    week = catalog.week
     cuts = {begins, ends}
-    cuts.update(at for pause in catalog.document.pauses for at in (pause.starts, pause.ends) if begins < at < ends)
+    cuts.update(at for pause in pauses for at in (pause.starts, pause.ends) if begins < at < ends)
     spans = set()
     for item in items:
         flight = (at for at in (item.starts, item.ends) if at is not None and begins < at < ends)
@@ -315,13 +345,16 @@ def _steps(
     return sorted(cut for cut in cuts if begins <= cut <= ends)
 
 
-def _pages(catalog: Catalog, views: Sequence[View], anywhere: Collection[str]) -> tuple[list[Page], list[int]]:
-    """The pages that can be asked of *catalog*, and of how many views each is one: those that no booking tells apart
-    are one page, and nor does a paused section, their readers' consent or, where something is capped, whether they name
-    a reader. Each slot that none asks for has one of its own, of a reader who is known.
+def _pages(
+    catalog: Catalog, views: Sequence[View], anywhere: Collection[str], beside: Catalog | None
+) -> tuple[list[Page], list[int]]:
+    """The pages that can be asked of *catalog*, and of how many views each is one: those that no booking, also of
+    *beside*, tells apart are one page, and nor does a paused section, their readers' consent or, where something is
+    capped, whether they name a reader. Each slot that none asks for has one of its own, of a reader who is known.
     """
-    tells = frozenset(map(section_fact, catalog.sections)) | {NO_CONSENT}
-    if catalog.caps:
+    both = (catalog, beside) if beside else (catalog,)
+    tells = frozenset(section_fact(pause) for each in both for pause in each.sections) | {NO_CONSENT}
+    if any(each.caps for each in both):
         tells |= {NO_READER}
     everywhere = {
         one.line_item.id: one
@@ -338,8 +371,12 @@ def _pages(catalog: Catalog, views: Sequence[View], anywhere: Collection[str]) -
             known = (catalog.groups.get(ask) if isinstance(ask, str) else _slot(catalog, ask) for ask in view.asks)
             asks = tuple(ask for ask in known if ask is not None)
             slots = _slots(Page(asks))
-            here = {one.line_item.id: one for slot in slots for one in catalog.bookings[slot].all if one.target}
-            targeted[view.asks] = asks, list({**everywhere, **here}.values())
+            here = [
+                {one.line_item.id: one for slot in slots if slot in each.slots for one in each.bookings[slot].all}
+                for each in both
+            ]
+            bookings = [one for each in ({**everywhere, **here[0]}, *here[1:]) for one in each.values() if one.target]
+            targeted[view.asks] = asks, bookings
             seen.update(slots)
         asks, bookings = targeted[view.asks]
         if asks:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from adserver import forecast, whatif
 from adserver.catalog import Catalog
@@ -441,6 +442,46 @@ def test_a_change_says_whom_it_hurts() -> None:
     [hurt] = answer.hurts
     assert hurt.line_item == "old"
     assert hurt.having == pytest.approx(hurt.without / 2, rel=0.02)
+
+
+def test_a_change_that_shows_nothing_hurts_nobody() -> None:
+    """
+    Whatever pages it is for and whenever it would run: the others deliver exactly what they did.
+    """
+    nowhere = Targeting(any=Terms(section=("nowhere",)))
+    quiet = sponsorship("quiet", 50, slots=(TOP,), targeting=nowhere, hours=("mon-sun 09:10-10:50",))
+    never = booked(
+        "never", 900, slots=(TOP, SIDE), targeting=Targeting(all=Terms(section=("sport",), tag=("x",))),
+        frequency=(Cap(1, 60),), starts=MONDAY + 1000, ends=MONDAY + DAY + 2000,
+    )  # fmt: skip
+    made = busy().document
+    with_them = document(*made.line_items, quiet, never)
+    views = [*VIEWS, *(View((int(TOP),), know(section="sport", tags=[str(n)])) for n in range(9))]
+    seen = World(outlook(20_000, int(TOP), int(SIDE)), views, {}, MONDAY, MONDAY + 3 * DAY)
+    before, after = Catalog(made, 0), Catalog(with_them, 0)
+
+    def of(this: Catalog, other: Catalog) -> dict[str, Forecast]:
+        found = replay(this, seen.outlook, views, {}, MONDAY, MONDAY + 3 * DAY, decisions=1_000, beside=other)
+        return {one.line_item: one for one in found}
+
+    without, having = of(before, after), of(after, before)
+    assert having["quiet"].counted == having["never"].counted == 0
+    assert {name: having[name] for name in without} == without
+    assert ask(seen, made, with_them, lambda _: None, lambda: True).hurts == []
+
+
+def test_a_hurt_is_told_when_it_is_more_than_a_forecast_may_be_wrong() -> None:
+    """
+    What loses 1.5 % is not told, what loses 5 % is; nor is what loses next to nothing of all that is served.
+    """
+    old, tiny = line_item("old", slots=(TOP,)), sponsorship("tiny", 0.005, slots=(TOP,))
+    before = document(old, tiny, slots=[slot(SIDE)])
+    for share, hurts in ((1.5, []), (5, ["old"])):
+        after = document(old, tiny, sponsorship("new", share, slots=(TOP,)), slots=[slot(SIDE)])
+        answer = ask(world(per_day=20_000), before, after, lambda _: None)
+        assert [one.line_item for one in answer.hurts] == hurts
+    after = document(old, structs.replace(tiny, share=0.001), slots=[slot(SIDE)])
+    assert ask(world(per_day=20_000), before, after, lambda _: None).hurts == []
 
 
 def test_changes_are_put_in_place_by_id() -> None:
