@@ -153,11 +153,9 @@ class Line:
         article = self._separator.join(f'[{name} id="{one}"]' for name, one in asks).encode()
         headers = {"sec-gpc": "1"} if about.gpc else {}
         request = self._http.build_request("POST", f"{self.url}/render{about.query}", content=article, headers=headers)
-        try:
-            answer = await self._http.send(request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # A kept connection that the service, restarted in between, had closed: nobody read the request.
-            answer = await self._http.send(request, stream=True)
+        # Never twice: whether somebody read the request cannot be told. A kept connection that the service closed while
+        # nothing was asked is noticed before it is used, and a new one opened.
+        answer = await self._http.send(request, stream=True)
         try:
             if answer.status_code != 200:
                 raise BadAnswer(f"it answered {answer.status_code} instead of 200")
