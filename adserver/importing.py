@@ -25,7 +25,8 @@ An ad whose conditions cannot be said as targeting is moved with weight 0, so th
 Pictures stay where they are, in WordPress; with --media they are taken along: say where wp-content/uploads is, or a
 copy of it.
 
-Exit codes: 0 written, with or without a list of what has no equal; 1 the file cannot be read, or DIR holds files.
+Exit codes: 0 written, with or without a list of what has no equal; 1 the file cannot be read, nothing in it can be
+moved, or DIR holds files.
 """
 
 
@@ -49,7 +50,7 @@ def add_commands(commands: Any, add: Callable[..., Any]) -> None:
 
 def _import(_: Settings, options: argparse.Namespace) -> int:
     from adserver.advanced_ads.kept import MOST_BYTES, read_export
-    from adserver.advanced_ads.move import move
+    from adserver.advanced_ads.move import NothingMoved, move
 
     target = Path(options.to)
     if target.exists() and any(target.glob("*.toml")) and not options.force:
@@ -64,6 +65,12 @@ def _import(_: Settings, options: argparse.Namespace) -> int:
         return _AT_FAULT
     try:
         moved = move(read_export(_read(options.file, MOST_BYTES), zone), read, zone)
+    except NothingMoved as error:
+        for left in error.left:
+            print(f"not moved: {left}", file=sys.stderr)
+        what = "none of what it holds could be moved, for the reasons above" if error.left else str(error)
+        print(f"{options.file}: {what}; nothing is written", file=sys.stderr)
+        return _AT_FAULT
     except (OSError, BadExport) as error:
         what = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         print(f"{options.file}: {what}", file=sys.stderr)
@@ -113,15 +120,15 @@ def _reader(media: str | None) -> Callable[[str], bytes | None]:
     def read(url: str) -> bytes | None:
         from adserver.config_files import MOST_IMAGE_BYTES
 
-        path = PurePosixPath(unquote(urlsplit(url).path))
-        parts = path.parts[path.parts.index("uploads") + 1 :] if "uploads" in path.parts else path.parts[-1:]
         try:
+            path = PurePosixPath(unquote(urlsplit(url).path))
+            parts = path.parts[path.parts.index("uploads") + 1 :] if "uploads" in path.parts else path.parts[-1:]
             file = root.joinpath(*parts).resolve(strict=True)
             if not file.is_relative_to(root) or not file.is_file():
                 return None
             with file.open("rb") as opened:
                 data = opened.read(MOST_IMAGE_BYTES + 1)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RuntimeError):  # no address, no file, a link that leads to itself
             return None
         return data if len(data) <= MOST_IMAGE_BYTES else None
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -94,6 +95,12 @@ def _picture(ad: OldAd, click_url: str | None, read: Read, notes: list[str]) -> 
     """A picture of ours where its file is at hand and it leads somewhere; else markup that names it where it is."""
     if not re.match(r"https?://", ad.picture):
         raise NotMoved("is a picture whose file Advanced Ads does not name; upload it in the console")
+    try:
+        urlsplit(ad.picture)
+    except ValueError as error:
+        raise NotMoved(
+            f"is a picture at {ad.picture!r:.120}, which is no address ({error}); upload it in the console"
+        ) from None
     alt = ad.picture_alt or ad.title or "Advertisement"
     size, data = ad.size, read(ad.picture)
     if data is not None and click_url:

@@ -19,6 +19,7 @@ from adserver.advanced_ads.creative import Made, NotMoved, Read, make_creative
 from adserver.advanced_ads.kept import Export, Left, OldAd, OldGroup, OldPlacement, read_clock, say_what
 from adserver.checks import check
 from adserver.documents import Entry, read_tables
+from adserver.errors import BadExport
 from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
 
 _OWNER = "from-advanced-ads"
@@ -45,6 +46,23 @@ _WHERE = {
 }
 
 
+_FEW = 5
+
+
+class NothingMoved(BadExport):
+    """None of an export's ads can be moved; *left* says of each why, the text of the first few."""
+
+    def __init__(self, left: tuple[Left, ...]) -> None:
+        self.left = left
+        named = "; ".join(str(one) for one in left[:_FEW])
+        more = f"; and {len(left) - _FEW:,} more" if len(left) > _FEW else ""
+        super().__init__(f"holds nothing that could be moved: {named}{more}" if left else "holds no ads")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An export that came to the service is moved in a process of its own."""
+        return NothingMoved, (self.left,)
+
+
 class Moved(Struct, frozen=True):
     """Files by name, pictures by the names that the files give them, and what has no equal."""
 
@@ -66,7 +84,7 @@ def nothing_at_hand(_: str) -> None:
 
 def move(export: Export, read: Read = nothing_at_hand, zone: str | None = None) -> Moved:
     """The catalog that *export* is. *read* gives pictures by their addresses; *zone* is the newsroom's where the export
-    names none, and was told to who read it, too.
+    names none, and was told to who read it, too. Raises NothingMoved: a directory without slots is no catalog.
     """
     return _Move(export, read, zone).made()
 
@@ -82,10 +100,12 @@ class _Move:
         self._clock = ZoneInfo(self._site["time_zone"])
 
     def made(self) -> Moved:
-        site = self._site
+        site, of_site = self._site, len(self._left)
         for one in self._export.left:
             self._leave(one.what, one.why)
         ads = self._checked(self._ads(), ())
+        if not ads:
+            raise NothingMoved(_once(self._left[of_site:]))
         slots = {row.entries[0][1]["id"] for row in ads}
         groups: dict[int, _Row] = {}
         for group in self._export.groups:
@@ -103,7 +123,7 @@ class _Move:
         self._say_facts({raw["id"] for raw in creatives})
         used = {raw["image"].partition("/")[2] for raw in creatives if "image" in raw}
         pictures = {name: self._pictures[name] for name in sorted(used)}
-        return Moved(self._files(ads, named_or_grouped), pictures, tuple(dict.fromkeys(self._left)))
+        return Moved(self._files(ads, named_or_grouped), pictures, _once(self._left))
 
     def _leave(self, what: str, why: str) -> None:
         """What an export holds reaches somebody's terminal by this."""
@@ -330,10 +350,14 @@ class _Move:
     def _files(self, ads: list[_Row], others: list[_Row]) -> dict[str, str]:
         entries = [one for row in ads for one in row.entries]
         slots = [one for one in entries if one[0] == "slot"] + [one for row in others for one in row.entries]
-        bookings = [*self._owner(), *(one for one in entries if one[0] != "slot")] if ads else []
+        bookings = [*self._owner(), *(one for one in entries if one[0] != "slot")]
         files = {"site.toml": [("site", self._site)], "slots.toml": slots, "bookings.toml": bookings}
         head = f"# Moved from Advanced Ads{' of ' + self._export.url if _plain(self._export.url) else ''}.\n"
-        return {name: head + "".join(_write(*one) for one in found) for name, found in files.items() if found}
+        return {name: head + "".join(_write(*one) for one in found) for name, found in files.items()}
+
+
+def _once(left: list[Left]) -> tuple[Left, ...]:
+    return tuple(dict.fromkeys(left))
 
 
 def _write(table: str, raw: dict[str, Any]) -> str:

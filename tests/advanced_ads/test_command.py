@@ -78,7 +78,17 @@ def test_pictures_are_taken_from_the_uploads_and_from_nowhere_else(tmp_path: Pat
     (uploads / "2026" / "caf\u00e9.png").write_bytes(out.getvalue())
     (tmp_path / "secret.png").write_bytes(out.getvalue())
     (uploads / "link.png").symlink_to(tmp_path / "secret.png")
-    names = ["2026/caf%C3%A9.png", "../secret.png", "link.png", "%2e%2e/secret.png", "2026", "none.png"]
+    (uploads / "round.png").symlink_to(uploads / "round.png")
+    names = [
+        "2026/caf%C3%A9.png",
+        "../secret.png",
+        "link.png",
+        "%2e%2e/secret.png",
+        "2026",
+        "none.png",
+        "round.png",
+        "%00",
+    ]
     export = {
         "advanced_ads_export": 1,
         "site": {"timezone": "UTC"},
@@ -105,6 +115,52 @@ def test_pictures_are_taken_from_the_uploads_and_from_nowhere_else(tmp_path: Pat
     )
     assert nowhere.returncode == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_picture_at_no_address_does_not_keep_the_others_back(tmp_path: Path) -> None:
+    """
+    What somebody has mistyped in one ad is in the list, and the other ads are moved.
+    """
+    options = {"type": "image", "url": "https://x.example/", "width": 300, "height": 250}
+    export = {
+        "advanced_ads_export": 1,
+        "site": {"timezone": "UTC"},
+        "ads": [{"id": n, "title": "P", "status": "publish", "options": {**options, "image_id": n}} for n in (1, 2)],
+        "media": [{"id": 1, "url": "https://[bad/uploads/1.png"}, {"id": 2, "url": "https://w.example/uploads/2.png"}],
+    }
+    target = tmp_path / "config"
+    data = json.dumps(export).encode()
+    done = run("import", "advanced-ads", "-", "--to", str(target), "--media", str(tmp_path), data=data)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (
+        "not as before: ad 1 \"P\": is a picture at 'https://[bad/uploads/1.png', which is no address "
+        "(Invalid IPv6 URL); upload it in the console"
+    ) in done.stdout.decode().splitlines()
+    assert (target / "slots.toml").read_text().count("[[slot]]") == 1
+    assert run("check", str(target)).returncode == 0
+
+
+def test_an_export_of_which_nothing_can_be_moved_is_told_so_and_leaves_no_file(tmp_path: Path) -> None:
+    """
+    A directory that `check` would refuse is not written; each ad's reason is said, and that nothing is left to do.
+    """
+    target = tmp_path / "config"
+    ads = [
+        {"id": 1, "title": "Soup", "status": "draft"},
+        {"id": 2, "status": "publish", "options": {"type": "adsense"}},
+    ]
+    for found, words in (
+        (ads, "-: none of what it holds could be moved, for the reasons above; nothing is written"),
+        ([], "-: holds no ads; nothing is written"),
+    ):
+        data = json.dumps({"advanced_ads_export": 1, "ads": found}).encode()
+        done = run("import", "advanced-ads", "-", "--to", str(target), data=data)
+        told = done.stderr.decode().splitlines()
+        assert (done.returncode, done.stdout, told[-1]) == (1, b"", words)
+        assert [line.split(":")[:2] for line in told[:-1]] == [
+            ["not moved", f" ad {one['id']}" + (' "Soup"' if one["id"] == 1 else "")] for one in found
+        ]
+        assert not target.exists()
 
 
 def test_what_is_wrong_with_the_command_is_said(tmp_path: Path) -> None:
@@ -161,6 +217,10 @@ def test_the_address_answers_the_same_as_the_command(desk: Desk) -> None:  # noq
     refused = seller.ask("POST", "/api/import/advanced-ads", json={"ads": []})
     assert refused.status_code == 422
     assert refused.json()["detail"].startswith("The body is no export of Advanced Ads; expected what")
+    empty = seller.ask("POST", "/api/import/advanced-ads", json={**found, "ads": [{"id": 7, "status": "draft"}]})
+    assert (empty.status_code, empty.json()["detail"]) == (
+        422, "The body holds nothing that could be moved: ad 7: is not published there (draft)."
+    )  # fmt: skip
     assert seller.ask("POST", "/api/import/advanced-ads", content=b"{").status_code == 400
     assert viewer.ask("POST", "/api/import/advanced-ads", json=found).status_code == 403
     assert desk.http.post("/api/import/advanced-ads", json=found).status_code == 401

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from adserver.advanced_ads.kept import read_found
-from adserver.advanced_ads.move import Moved, move
+from adserver.advanced_ads.move import Moved, NothingMoved, move
 from adserver.catalog import Catalog
 from adserver.config_files import read_config
 from adserver.documents import Document
@@ -244,7 +244,7 @@ def test_what_begins_later_begins_by_the_sites_clock() -> None:
     exact = moved(ad(**later, date_gmt="2027-07-02 00:00:00"))
     assert tables(exact)["line_item"][0]["starts"] == datetime(2027, 7, 2, tzinfo=UTC)
     assert "starts" not in tables(moved(ad(date="2027-07-02 03:04:05")))["line_item"][0], "it is published already"
-    assert said(moved(ad(status="future", date="2027-13-02"))) == [
+    assert said(moved(ad(id=1), ad(status="future", date="2027-13-02"))) == [
         "ad 12 \"Soup\": says '2027-13-02' as its date; expected such as '2026-01-02 03:04:05'"
     ]
 
@@ -489,9 +489,17 @@ def test_limits_become_goals() -> None:
 
 def test_there_may_be_nothing() -> None:
     """
-    No ads give the site alone, and the second of two ads with one id is left.
+    An export of no ads is no catalog, nor one whose ads all have no equal; the second of two ads with one id is left.
     """
-    assert list(moved().files) == ["site.toml"]
+    with pytest.raises(NothingMoved, match=r"^holds no ads$"):
+        moved()
+    with pytest.raises(NothingMoved) as refused:
+        moved(*(ad(content="", id=n, title="") for n in range(1, 9)), groups=[{"id": 5}])
+    assert str(refused.value) == (
+        "holds nothing that could be moved: ad 1: is empty; ad 2: is empty; ad 3: is empty; ad 4: is empty; "
+        "ad 5: is empty; and 3 more"
+    )
+    assert len(refused.value.left) == 8
     twice = moved(ad(), ad(title="Again"))
     assert said(twice) == ['ad 12 "Again": another ad has the same id']
 
@@ -567,12 +575,15 @@ _EXPORTS = st.fixed_dictionaries(
 @given(_EXPORTS)
 def test_whatever_it_holds_what_is_written_is_good(tmp_path_factory: pytest.TempPathFactory, found: Any) -> None:
     """
-    Every export becomes files that `check` finds good, and each ad is in them or in the list.
+    Every export becomes files that `check` finds good, or none; each ad is in them or in the list.
     """
-    made = move(read_found(found))
-    slots = {slot["id"] for slot in tables(made).get("slot", ())}
-    for one in found["ads"]:
-        assert one["id"] in slots or any(left.what.startswith(f"ad {one['id']}") for left in made.left)
-    if slots:
+    try:
+        made = move(read_found(found))
+    except NothingMoved as error:
+        slots, left = set[int](), error.left
+    else:
+        slots, left = {slot["id"] for slot in tables(made)["slot"]}, made.left
         document = read_back(made, tmp_path_factory.mktemp("moved"))
         assert {slot.id for slot in document.slots} == slots
+    for one in found["ads"]:
+        assert one["id"] in slots or any(it.what.startswith(f"ad {one['id']}") for it in left)
