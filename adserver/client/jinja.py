@@ -7,7 +7,9 @@
 Tags leave marks, also in included and imported templates, and `render` fills them all by one call when the page is
 complete; `render_async` does without blocking. `generate` and `stream` hand the page over in one piece. What the
 service should know of the page and its reader is the template's variable `adserver`, by the names of
-`adserver.client.about`. A template rendered for a part of another's page leaves its marks to that.
+`adserver.client.about`. A template rendered while another is, by the same environment and without an `adserver` of its
+own, is a part of that page and leaves its marks to it; any other, such as a mail, is completed by itself. What is no
+text, as a `NativeEnvironment` may give, has no ads.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -25,12 +27,24 @@ from adserver import client
 from adserver.client import marks
 
 _TAGS = {"ad": client.ad, "ad_group": client.ad_group, "ad_placement": client.ad_placement}
-_inside: ContextVar[bool] = ContextVar("inside_a_page_with_ads", default=False)
-
 if TYPE_CHECKING:
     _Kind = Template
 else:
     _Kind = object
+
+
+class _Page:
+    """A page that is being rendered. A task begun by its template may still hold it when it is not *open* any more."""
+
+    def __init__(self, environment: Environment, facts: dict[str, Any]) -> None:
+        self.environment, self.facts, self.open = environment, facts, True
+
+    def has_part(self, environment: Environment, facts: dict[str, Any]) -> bool:
+        """Whether what is rendered now by *environment*, and says *facts* of itself, is a part of this page."""
+        return self.open and environment is self.environment and (not facts or _are_same(facts, self.facts))
+
+
+_around: ContextVar[_Page | None] = ContextVar("page_with_ads_around", default=None)
 
 
 class Ads(Extension):
@@ -64,21 +78,27 @@ def _ads(context: EvalContext, article: object) -> str:
 class _Filling(_Kind):
     """A template whose marks are filled when it is rendered."""
 
-    def render(self, *args: Any, **kwargs: Any) -> str:
-        if self.environment.is_async or _inside.get():  # Jinja2 runs `render_async` then
+    def render(self, *args: Any, **kwargs: Any) -> Any:
+        facts = _facts(args, kwargs)
+        if self.environment.is_async or self._is_part(facts):  # Jinja2 runs `render_async` where it is async
             return super().render(*args, **kwargs)
-        with _page():
-            page = super().render(*args, **kwargs)
+        with _page(self.environment, facts):
+            page: Any = super().render(*args, **kwargs)  # whatever it is, where the environment is a native one
+        if not isinstance(page, str):
+            return page
         ads = self._client(page)
-        return marks.fill(page, ()) if ads is None else ads.fill(page, _facts(args, kwargs))
+        return marks.fill(page, ()) if ads is None else ads.fill(page, facts)
 
-    async def render_async(self, *args: Any, **kwargs: Any) -> str:
-        if _inside.get():
+    async def render_async(self, *args: Any, **kwargs: Any) -> Any:
+        facts = _facts(args, kwargs)
+        if self._is_part(facts):
             return await super().render_async(*args, **kwargs)
-        with _page():
-            page = await super().render_async(*args, **kwargs)
+        with _page(self.environment, facts):
+            page: Any = await super().render_async(*args, **kwargs)
+        if not isinstance(page, str):
+            return page
         ads = self._client(page)
-        return marks.fill(page, ()) if ads is None else await ads.fill_async(page, _facts(args, kwargs))
+        return marks.fill(page, ()) if ads is None else await ads.fill_async(page, facts)
 
     def generate(self, *args: Any, **kwargs: Any) -> Iterator[str]:
         yield self.render(*args, **kwargs)
@@ -86,8 +106,12 @@ class _Filling(_Kind):
     async def generate_async(self, *args: Any, **kwargs: Any) -> AsyncGenerator[str, object]:
         yield await self.render_async(*args, **kwargs)
 
+    def _is_part(self, facts: dict[str, Any]) -> bool:
+        around = _around.get()
+        return around is not None and around.has_part(self.environment, facts)
+
     def _client(self, page: str) -> client.Client | client.AsyncClient | None:
-        if not marks.has_marks(page):
+        if not marks.find_asks(page):
             return None
         found = getattr(self.environment, "adserver", None)
         if isinstance(found, client.Client | client.AsyncClient):
@@ -97,13 +121,15 @@ class _Filling(_Kind):
 
 
 @contextmanager
-def _page() -> Iterator[None]:
-    """Templates rendered within leave their marks to whoever opened it."""
-    token = _inside.set(True)
+def _page(environment: Environment, facts: dict[str, Any]) -> Iterator[None]:
+    """Parts rendered within leave their marks to whoever opened it."""
+    page = _Page(environment, facts)
+    token = _around.set(page)
     try:
         yield
     finally:
-        _inside.reset(token)
+        page.open = False
+        _around.reset(token)
 
 
 def _facts(args: Any, kwargs: Any) -> dict[str, Any]:
@@ -113,3 +139,10 @@ def _facts(args: Any, kwargs: Any) -> dict[str, Any]:
         return dict(found) if isinstance(found, Mapping) else {}
     except Exception:
         return {}
+
+
+def _are_same(facts: dict[str, Any], others: dict[str, Any]) -> bool:
+    try:
+        return bool(facts == others)
+    except Exception:
+        return False

@@ -1,6 +1,7 @@
 """The same site four times: in Jinja2 and in Django, for code that waits and for coroutines."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ PAGES = {
     '{% include "foot.html" %}{% endblock %}',
     "foot.html": '<footer>{% ad_placement place %}{% ad missing %}</footer>',
     "comment.html": "{{ body|ads }}",
+    "beginning.html": "<p>{{ body|safe|ads|truncate(40, true, '\u2026', 0) }}</p>Last.",
 }  # fmt: skip
 PLACE = "article-middle"
 GZIP = "django.middleware.gzip.GZipMiddleware"
@@ -36,7 +38,7 @@ Show = Callable[..., str]
 
 def _load(source: str) -> str:
     """A template for Django: it names its library, behind what it extends."""
-    head, extends, rest = source.rpartition('"base.html" %}')
+    head, extends, rest = re.sub(r"truncate\(40, .*?\)", "truncatechars:40", source).rpartition('"base.html" %}')
     return f"{head}{extends}{{% load adserver %}}{rest}"
 
 

@@ -84,6 +84,58 @@ def test_a_mark_is_filled_once_and_in_its_order(text: str) -> None:
     assert not marks.find_asks(marks.fill(page, ()))
 
 
+@pytest.mark.parametrize("end", ["\u2026", "...", "&hellip;", "", " \u2026", ", and more"])
+@pytest.mark.parametrize("mark", [client.ad(889990), client.ad_group("side-rail"), client.ad_placement("top")])
+def test_a_cut_mark_hides_nothing(mark: str, end: str) -> None:
+    """
+    Wherever a filter cuts an article, what is left of a mark goes, and the rest of the page is seen and filled.
+    """
+
+    def words(page: str) -> str:
+        return " ".join(page.split())
+
+    rest = f"</p><p>More.</p>{client.ad(1)}<!-- foot --><p>Last.</p>"
+    for at in range(2, len(mark)):
+        if at < {", and more": len("<!--adserver"), "": len("<!--a")}.get(end, 0):
+            continue  # such a beginning might be any comment's
+        filled = marks.fill(f"<p>First {mark[:at]}{end}{rest}", ["AD"])
+        assert words(filled) == words(f"<p>First {end}{rest}".replace(client.ad(1), "AD")), mark[:at]
+        assert words(marks.fill(f"First {mark[:at]}{end}", ())) == words(f"First {end}")
+        assert marks.has_marks(f"First {mark[:at]}{end}")
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "<!-- a -->", "<!--...-->", "<!--<p>off</p>-->", "<!--ads-->", "<!--adserver-->", "<!--adserver the_ad 1 -->",
+        "<!--adserver is away-->", "<!--\n<b>\n-->", "<!---->", "<!-->", "<!DOCTYPE html>",
+        "<!--[if IE]><b><![endif]-->",
+        "<!--adserver the_ad_list 1-->", "<!--open <p>to the end", "<!--</code>", "<script>x = '<!--' + y</script>",
+        "<![CDATA[x]]>",
+    ],
+)  # fmt: skip
+def test_a_comment_of_the_sites_own_stays(comment: str) -> None:
+    """
+    Whatever else begins as a mark does is left byte for byte.
+    """
+    for page in (f"<p>{comment}</p>", f"{comment}\u2026<p>...", f"a {comment}", f"{comment}<!-- b -->{comment}"):
+        assert marks.fill(page, ()) == page
+        assert not marks.find_asks(page)
+
+
+@given(st.lists(st.sampled_from(["<!--", "<!", "-->", "adserver ", "the_ad ", "1", "...", "<", ">", "\u2026", "a "])))
+def test_what_is_left_of_cut_marks_is_taken_out_at_once(pieces: list[str]) -> None:
+    """
+    Of whatever text, nothing but pieces of marks is taken out, and no letter of the rest.
+    """
+    page = "".join(pieces)
+    filled = marks.fill(page, ())
+    left = iter(page)
+    assert all(char in left for char in filled), "what stays stands in its order"
+    assert filled.count("\u2026") == page.count("\u2026")
+    assert filled.count("...") >= page.count("...")
+
+
 def test_one_call_answers_a_hundred() -> None:
     """
     A page of more ads gets the first hundred, and nothing in the places of the others.

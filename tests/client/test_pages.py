@@ -11,10 +11,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2.nativetypes import NativeEnvironment
 from markupsafe import Markup
 
 from adserver.client import AsyncClient, Client
@@ -295,6 +297,93 @@ def test_a_client_goes_on_after_a_fork(service: Service) -> None:
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_cut_article_hides_nothing_of_its_page(service: Service, site: Any) -> None:
+    """
+    Where a template shows an article's beginning, the end of that is no comment that swallows all that comes after.
+    """
+    with site(service.url, **PATIENT) as show:
+        for before in range(41):
+            page = show("x" * before + '[the_ad id="889990"]' + "y" * 90, "beginning.html")
+            assert slots(page) == (["889990"] if before < 11 else []), page
+            assert re.fullmatch(r"<p>x*<?y*\u2026</p>Last\.", ASIDE.sub("", page)), page
+
+
+def test_what_is_no_text_is_handed_over_as_it_is(service: Service) -> None:
+    """
+    A native environment gives numbers and lists as they are, and text with its ads.
+    """
+    with closing(Client(service.url, **PATIENT)) as ads:
+        environment = NativeEnvironment(extensions=["adserver.client.jinja.Ads"])
+        environment.adserver = ads  # type: ignore[attr-defined]
+
+        def native(source: str) -> Any:
+            return environment.from_string(source).render()
+
+        assert native("{{ 1 }}") == 1
+        assert native("{{ [1, none] }}") == [1, None]
+        assert native("") in (None, "")
+        assert slots(native("<p>{% ad 889990 %}</p>")) == ["889990"]
+        assert slots(native("{% ad 889990 %}")) == ["889990"]
+
+        waiting = NativeEnvironment(extensions=["adserver.client.jinja.Ads"], enable_async=True)
+        waiting.adserver = ads  # type: ignore[attr-defined]
+        number: Any = asyncio.run(waiting.from_string("{{ 1 }}").render_async())
+        assert number == 1
+        assert slots(asyncio.run(waiting.from_string("{% ad 889990 %}!").render_async())) == ["889990"]
+
+
+def test_what_is_rendered_for_somewhere_else_is_completed_by_itself(service: Service) -> None:
+    """
+    A mail that is made while a page is, by another environment or with words of its own, has its own ads and format.
+    """
+    with closing(Client(service.url, **PATIENT)) as ads:
+        pages, mails = jinja(ads), jinja(ads)
+        mail = "MAIL{% ad 889991 %}"
+        for environment in (pages, mails):
+            letter = environment.from_string(mail)
+            sent: list[str] = []
+
+            def send(letter: Any = letter, sent: list[str] = sent) -> str:
+                sent.append(letter.render(adserver={"format": "email", "issue": "today"}))
+                return ""
+
+            page = pages.from_string("{% ad 889990 %}{{ send() }}").render(send=send, adserver=ABOUT)
+            assert slots(page) == ["889990"]
+            assert re.search(r'^MAIL.*<a href="[^"]*/e/889991/today', sent[0], re.DOTALL), sent
+
+        for said in ({}, {"adserver": ABOUT}):
+            foot = partial(pages.from_string("{% ad 889991 %}").render, **said)
+            page = pages.from_string("{{ foot() | safe }}").render(foot=foot, adserver=ABOUT)
+            assert slots(page) == ["889991"], "a part of the page, whether or not it is told the same again"
+        assert slots(mails.from_string("{{ x() | safe }}").render(x=foot)) == ["889991"]
+
+
+def test_a_task_that_outlives_its_page_has_ads_of_its_own(service: Service) -> None:
+    """
+    What a page's template sets off and leaves behind is no part of it any more.
+    """
+
+    async def show(ads: AsyncClient) -> str:
+        environment = jinja(ads, enable_async=True)
+        over = asyncio.Event()
+        tasks = []
+
+        async def later() -> str:
+            await over.wait()
+            return str(await environment.from_string("{% ad 889991 %}").render_async())
+
+        def begin() -> str:
+            tasks.append(asyncio.create_task(later()))
+            return ""
+
+        await environment.from_string("{{ begin() }}").render_async(begin=begin)
+        over.set()
+        return await tasks[0]
+
+    with closing(AsyncClient(service.url, **PATIENT)) as ads:
+        assert slots(asyncio.run(show(ads))) == ["889991"]
 
 
 def test_an_ordinary_page_asks_nobody() -> None:

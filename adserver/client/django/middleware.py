@@ -34,7 +34,7 @@ def ads(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
             if page is not None:
                 found = _client(request)
                 filled = await found[0].fill_async(page, found[1]) if found else marks.fill(page, ())
-                _put(response, filled, counted=_is_counted(found))
+                _put(response, filled, counted=_is_counted(page, found))
             return response
 
         return answer_async
@@ -45,7 +45,7 @@ def ads(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
         if page is not None:
             found = _client(request)
             filled = found[0].fill(page, found[1]) if found else marks.fill(page, ())
-            _put(response, filled, counted=_is_counted(found))
+            _put(response, filled, counted=_is_counted(page, found))
         return response
 
     return answer
@@ -70,9 +70,9 @@ def _client(request: Any) -> tuple[client.Client, dict[str, Any]] | None:
     return ads, facts
 
 
-def _is_counted(found: tuple[client.Client, dict[str, Any]] | None) -> bool:
-    """Whether the page's ads count its one view; without ads it is none to keep either."""
-    return found is None or found[1].get("format", found[0].form) == "html"
+def _is_counted(page: str, found: tuple[client.Client, dict[str, Any]] | None) -> bool:
+    """Whether the page's ads count its one view; without an answer it is none to keep either."""
+    return bool(marks.find_asks(page)) and (found is None or found[1].get("format", found[0].form) == "html")
 
 
 def _of_request(request: Any) -> dict[str, Any]:
@@ -93,11 +93,13 @@ def _page(response: Any) -> str | None:
     """The response's text where it holds marks to be filled."""
     try:
         kind = response.get("Content-Type", "").partition(";")[0].strip().lower()
-        if response.streaming or kind not in _KINDS or b"<!--adserver " not in response.content:
+        if response.streaming or kind not in _KINDS or b"<!" not in response.content:
             return None
-        return str(response.content.decode(response.charset))
+        page = str(response.content.decode(response.charset))
+        return page if marks.has_marks(page) else None
     except Exception as error:
-        client.tell_once(f"a response could not be read: {type(error).__name__}: {error}")
+        if b"<!--adserver " in getattr(response, "content", b""):
+            client.tell_once(f"a response could not be read: {type(error).__name__}: {error}")
         return None
 
 
