@@ -57,7 +57,7 @@ _MOST_TEXT_BYTES = 256 * 1024
 _MOST_PUBLIC_BYTES = 16 * 1024
 """Of a form that anybody may send."""
 _MOST_ENDED_BYTES = 1536 * 1024
-"""Of a form whose session has ended: room for an image. One such form is read at a time."""
+"""Of a form whose session has ended: room for an image. Of those larger than anybody may send one is read at a time."""
 _MOST_FIELDS = 2000
 _LONG = 1000
 """Lines of a file; what takes longer than a new process takes to begin."""
@@ -89,6 +89,8 @@ class Rule(Struct, frozen=True):
 
     *seen* is where a call says which version it was made from: a field of the form, or `if-match`; empty where nothing
     of a version changes.
+
+    *asks* is a call of a page's script that saves nothing, so nothing of it is kept when the session has ended.
     """
 
     method: str
@@ -96,6 +98,7 @@ class Rule(Struct, frozen=True):
     least: Role | None
     handler: "Handler"
     seen: str = ""
+    asks: bool = False
 
 
 class Tools(Struct, frozen=True):
@@ -287,7 +290,7 @@ class Guard:
                 bearer = await self._sign_in(call, api=api)
                 if rule.least is not None:
                     if call.session is None:
-                        return await self._ask_to_sign_in(call, api=api)
+                        return await self._ask_to_sign_in(rule, call)
                     if not call.may(rule.least.value):
                         raise Refused(
                             403, f"This needs the role {rule.least.value}; yours is {call.session.role.value}."
@@ -324,21 +327,31 @@ class Guard:
             call.session = await find_session(call.store, cookie, call.now)
         return False
 
-    async def _ask_to_sign_in(self, call: Call, *, api: bool) -> Response:
+    async def _ask_to_sign_in(self, rule: Rule, call: Call) -> Response:
         request = call.request
-        if api:
+        if rule.path.startswith("/api/"):
             detail = "Send an API token as 'Authorization: Bearer …'; make one in the console, under your name."
             return problem_response(401, detail, {"www-authenticate": 'Bearer realm="adserver"'})
-        if request.method == "POST" and COOKIE in request.cookies and not self._ended.locked():
-            async with self._ended:
-                with suppress(Refused):
-                    self._check_origin(request, bearer=False)
-                    call.form = await read_form(request, _MOST_ENDED_BYTES)
-                    if answer := await _ask_again(call):
-                        return answer
+        if rule.asks or request.headers.get("sec-fetch-dest") == "empty":
+            return problem_response(401, ENDED)  # a script has asked, and would take the page to sign in for its answer
+        if request.method == "POST" and COOKIE in request.cookies and (kept := await self._keep_typed(call)):
+            return kept
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         query = {"next": here} if request.method == "GET" else {"said": ENDED}
         return RedirectResponse(f"/console/login?{urlencode(query)}", 303, {"cache-control": "no-store"})
+
+    async def _keep_typed(self, call: Call) -> Response | None:
+        """A page that sends again what was typed; None where there is nothing to keep, or too much of it."""
+        length = read_digits(call.request.headers.get("content-length", ""))
+        with suppress(Refused):
+            self._check_origin(call.request, bearer=False)
+            if length is not None and length <= _MOST_PUBLIC_BYTES:
+                call.form = await read_form(call.request, _MOST_PUBLIC_BYTES)
+                return await _ask_again(call)
+            async with self._ended:
+                call.form = await read_form(call.request, _MOST_ENDED_BYTES)
+                return await _ask_again(call)
+        return None
 
     def _check_origin(self, request: Request, *, bearer: bool) -> None:
         """Raises Refused for what another site's page has sent, and for a browser that does not say what has."""

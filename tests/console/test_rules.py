@@ -40,7 +40,7 @@ def call(browser: Browser, rule: Rule, headers: dict[str, str], csrf: str = "") 
 
 def is_sent_away(answer: httpx.Response, rule: Rule) -> bool:
     """Whether somebody who is not signed in was told to."""
-    if rule.path.startswith("/api/"):
+    if rule.path.startswith("/api/") or rule.asks:
         return answer.status_code == 401
     return answer.status_code == 303 and answer.headers["location"].startswith("/console/login")
 

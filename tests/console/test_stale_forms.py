@@ -258,6 +258,46 @@ def test_a_form_whose_session_has_ended_can_be_sent_again(desk: Desk) -> None:
     assert (slot.name, slot.label) == ('"><script>alert(1)</script>', "Ad")
 
 
+def test_what_was_typed_outlives_the_check_of_a_field(desk: Desk) -> None:
+    """
+    A click on the button leaves a field first, whose check is sent with the form: whatever else is on its way from
+    sessions that have ended, large files too, no form comes back empty.
+    """
+    name = "ended-checks@desk.example"
+    ann = desk.sign_in(desk.add(name, "sales"))
+    path = f"/console/line-items/{ITEM}"
+    fields = {**form_of(ann.get(path).text, path), "name": ["Typed at length"]}
+    desk.ask(lambda store: sessions.close_all(store, name))
+
+    def send(number: int) -> httpx.Response:
+        headers = {**ann.headers, "origin": ann.url}
+        if number % 3 == 0:
+            return ann.http.post(f"{path}/check", data=fields, headers=headers)
+        if number % 3 == 1:
+            return ann.http.post(path, data=fields, headers=headers)
+        return ann.http.post(path, data=fields, headers=headers, files={"image": ("mill.png", b"x" * 400_000)})
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(send, range(36)))
+    for number, answer in enumerate(answers):
+        if number % 3 == 0:
+            assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+        else:
+            assert answer.status_code == 403, answer.headers
+            assert form_of(answer.text, path)["name"] == ["Typed at length"]
+
+
+def test_a_script_is_not_sent_to_the_page_to_sign_in(desk: Desk) -> None:
+    """
+    What a page's script asks for after the session has ended is refused: it would put that page into its own.
+    """
+    stranger = desk.stranger("no-session-of-ours")
+    headers = {**stranger.headers, "sec-fetch-dest": "empty", "sec-fetch-site": "same-origin"}
+    assert desk.http.get("/console/choices?advertiser=a", headers=headers).status_code == 401
+    assert desk.http.get("/console/draft/forecast", headers=headers).status_code == 401
+    assert desk.http.get("/console/draft/forecast", headers=stranger.headers).status_code == 303
+
+
 def test_a_file_has_to_be_chosen_again(desk: Desk) -> None:
     """
     The fields beside it are kept, and the page says so; of more than there is room for, signing in is all that is said.
