@@ -164,10 +164,10 @@ CONSOLE = {
     "console.today": "console.bookings console.reports console.web console.words",
     "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.web"
     " console.words site versions",
-    "console.creatives": "console.booking console.bookings console.desk console.drafts console.markup"
-    " console.pictures console.web console.words versions",
-    "console.drafting": "articles console.booking console.bookings console.desk console.drafts console.web"
-    " console.words pacer previews readers site versions",
+    "console.creatives": "console.booking console.bookings console.desk console.drafts console.framing console.markup"
+    " console.pictures console.web console.words previews versions",
+    "console.drafting": "articles console.booking console.bookings console.desk console.drafts console.framing"
+    " console.web console.words pacer previews readers site versions",
     "console.pausing": "console.booking console.bookings console.desk console.drafts console.web console.words",
     "console.sheet_times": "",
     "console.sheet_files": "console.sheet_times",
@@ -178,6 +178,7 @@ CONSOLE = {
     "console.image_files": "",
     "console.avif_files": "console.image_files",
     "console.flashes": "",
+    "console.framing": "",
     "console.rewriting": "config_files console.avif_files console.flashes console.image_files",
     "console.pictures": "config_files console.avif_files console.image_files console.rewriting stills",
     "console.markup": "",

