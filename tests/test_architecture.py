@@ -125,8 +125,8 @@ CONSOLE = {
     " console.people console.sessions console.signin console.sums console.typed console.words previews reload settings"
     " store",
     "console.sums": "archive background console.figures store",
-    "console.slots": "console.booking console.bookings console.desk console.drafts console.today console.web pacer"
-    " previews versions",
+    "console.slots": "console.booking console.bookings console.complaints console.desk console.drafts console.today"
+    " console.web pacer previews versions",
     "console.shared_reports": "console.downloads console.figures console.report_links console.reports console.web"
     " reporting",
     "console.routes": "console.advertisers console.api console.bookings console.calendar console.creatives"
@@ -142,8 +142,8 @@ CONSOLE = {
     "console.api": "answers config_files console.api_tokens console.audit console.bookings console.desk"
     " console.drafting console.drafts console.entries console.pausing console.pictures console.web console.words"
     " versions",
-    "console.advertisers": "console.bookings console.desk console.drafts console.report_links console.web"
-    " console.words versions",
+    "console.advertisers": "console.bookings console.complaints console.desk console.drafts console.report_links"
+    " console.web console.words versions",
     "console.__init__": "",
     "console.opening": "",
     "console.typed": "",
@@ -159,16 +159,19 @@ CONSOLE = {
     " settings store",
     "console.drafts": "",
     "console.words": "console.drafts",
-    "console.booking": "console.drafts console.pictures console.sheet_times console.words",
+    "console.complaints": "console.drafts console.words",
+    "console.booking": "console.complaints console.drafts console.pictures console.sheet_times console.words",
     "console.desk": "console.audit console.drafts console.pictures store versions",
     "console.today": "console.bookings console.reports console.web console.words",
-    "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.web"
-    " console.words site versions",
-    "console.creatives": "console.booking console.bookings console.desk console.drafts console.framing console.markup"
-    " console.pictures console.web console.words previews versions",
-    "console.drafting": "articles console.booking console.bookings console.desk console.drafts console.framing"
-    " console.web console.words pacer previews readers site versions",
-    "console.pausing": "console.booking console.bookings console.desk console.drafts console.web console.words",
+    "console.uploads": "config_files console.desk console.pictures console.web versions",
+    "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.uploads"
+    " console.web console.words site versions",
+    "console.creatives": "console.booking console.bookings console.complaints console.desk console.drafts"
+    " console.framing console.markup console.pictures console.uploads console.web console.words previews versions",
+    "console.drafting": "articles console.booking console.bookings console.complaints console.desk console.drafts"
+    " console.framing console.web console.words pacer previews readers site versions",
+    "console.pausing": "console.booking console.bookings console.complaints console.desk console.drafts console.web"
+    " console.words",
     "console.sheet_times": "",
     "console.sheet_files": "console.sheet_times",
     "console.targeting_words": "config_files",
@@ -182,7 +185,8 @@ CONSOLE = {
     "console.rewriting": "config_files console.avif_files console.flashes console.image_files",
     "console.pictures": "config_files console.avif_files console.image_files console.rewriting stills",
     "console.markup": "",
-    "console.sheets": "config_files console.booking console.sheet_files console.sheet_times console.targeting_words",
+    "console.sheets": "config_files console.booking console.complaints console.sheet_files console.sheet_times"
+    " console.targeting_words",
 }
 # Moving from Advanced Ads: values in, files and a list out.
 MOVING = {

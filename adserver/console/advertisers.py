@@ -8,6 +8,7 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from adserver.catalog import is_live
+from adserver.console import complaints
 from adserver.console.bookings import Desk, keep, page_of, put_seen, read_desk, state_of
 from adserver.console.drafts import find
 from adserver.console.report_links import (
@@ -89,7 +90,7 @@ async def save(call: Call) -> Response:
         raw["contact"] = fields["contact"]
     found, problems = read_entry("advertiser", raw)
     if problems or not isinstance(found, Advertiser):
-        wrong = {name: f"This {what}" for name, what in problems.items()}
+        wrong = {name: complaints.of_field(name, what) for name, what in problems.items()}
         return await _show(call, desk, before, 422, fields=fields, wrong=wrong)
     await keep(call, desk, await put_seen(call, desk, desk.draft, "advertisers", found))
     return call.go(f"/console/advertisers/{found.id}", said="It is in your draft.")

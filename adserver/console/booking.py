@@ -14,13 +14,14 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct, structs
 
 from adserver.checks import check
-from adserver.console.drafts import entries, find
-from adserver.console.pictures import Picture
+from adserver.console import complaints
+from adserver.console.drafts import find
+from adserver.console.pictures import Kept, Picture
 from adserver.console.sheet_times import instants
-from adserver.console.words import exact, name_of, say
+from adserver.console.words import exact, say
 from adserver.documents import Document, Known, read_entry
 from adserver.fields import read_digits, read_grouped
-from adserver.model import Advertiser, Campaign, Creative, LineItem, Priority, Size, Terms
+from adserver.model import Advertiser, Campaign, Creative, LineItem, Measure, Priority, Size, Terms
 
 Fields = Mapping[str, Sequence[str]]
 """What the form holds, by name; a field may be there several times."""
@@ -28,15 +29,10 @@ Fields = Mapping[str, Sequence[str]]
 NEW = "+"
 """The choice of an advertiser or campaign that is not there yet."""
 _SLUG = re.compile(r"[^a-z0-9]+")
-_FIELD = re.compile(r"field '([a-z_]+)':? ?(.*)", re.DOTALL)
-_QUOTED = re.compile(r"'([a-z0-9-]+)'")
-_VERBS = frozenset({"ends", "has", "names", "shows"})
-"""What a sentence about the booking itself begins with."""
 _GROUPS = ("any", "all", "none", "prefer")
+_MEASURES = frozenset(measure.value for measure in Measure)
 _KINDS = ("section", "tag", "url", "lang", "country", "device")
-_BEGINS = (("ends before", "ends"), ("shows creative", "creatives"), ("shows in", "slots"), ("creative ", "creatives"),
-           ("has no creative", "creatives"))  # fmt: skip
-_SHOWN = {"starts": "starts", "ends": "ends", "goal": "goal_n"}
+_SHOWN = {"goal": "goal_n", "targeting": "target_any"}
 """Fields of a line item whose input has another name."""
 
 
@@ -137,15 +133,42 @@ def parse(fields: Fields, document: Document, zone: str, before: LineItem | None
         wrong["ends"] = "This is in the past, so it would never show; choose a later time"
     found, problems = read_entry("line_item", raw)
     for name, what in problems.items():
-        wrong.setdefault(_SHOWN.get(name, name), f"This {what}")
-    if "targeting" in wrong:
-        wrong["target_any"] = wrong.pop("targeting")
-    if wrong or not isinstance(found, LineItem) or campaign is None:
-        return Booked(wrong=wrong)
+        name = _SHOWN.get(name, name)
+        wrong.setdefault(name, complaints.of_field(name, what))
     new = advertiser if advertiser and find(document, "advertisers", advertiser.id) is None else None
-    fresh = campaign if find(document, "campaigns", campaign.id) is None else None
-    wrong = _cross_check(found, document, new, fresh)
-    return Booked(None if wrong else found, new, fresh, wrong)
+    fresh = campaign if campaign and find(document, "campaigns", campaign.id) is None else None
+    whole = found if isinstance(found, LineItem) else _right_part(raw, problems)
+    beside = {} if whole is None else _cross_check(whole, document, new, fresh)
+    if wrong:  # what is wrong beside other fields may come of what was left out for these
+        for name, depends in _DEPENDS.items():
+            if not depends.isdisjoint(wrong):
+                beside.pop(name, None)
+    wrong = {**beside, **wrong}
+    return Booked(None if wrong or not isinstance(found, LineItem) else found, new, fresh, wrong)
+
+
+_DEPENDS = {
+    "": frozenset({"advertiser", "new_advertiser", "campaign", "new_campaign"}),
+    "campaign": frozenset({"advertiser", "new_advertiser", "new_campaign"}),
+    "creatives": frozenset({"advertiser", "new_advertiser", "slots"}),
+    "page": frozenset({"slots", "creatives"}),
+    "pacing": frozenset({"goal_n", "goal_of", "share"}),
+    "on_shortfall": frozenset({"goal_n", "goal_of"}),
+    "share": frozenset({"slots", "starts", "ends", "hours"}),
+    "starts": frozenset({"pacing"}),
+    "ends": frozenset({"pacing"}),
+}
+"""Fields that cannot be held against the rest while one of these is wrong."""
+
+
+def _right_part(raw: Mapping[str, Any], problems: Mapping[str, str]) -> LineItem | None:
+    """The line item without the fields that are wrong, so that what is right can be held against the rest already."""
+    right = {name: value for name, value in raw.items() if name not in problems}
+    given = {"name": "a booking", "slots": [1], "creatives": ["none"], **right}
+    found, _ = read_entry("line_item", given)
+    if not isinstance(found, LineItem):
+        return None
+    return structs.replace(found, **{name: () for name in ("slots", "creatives") if name not in right})
 
 
 def _one(fields: Fields, name: str) -> str:
@@ -187,6 +210,8 @@ def _raw(fields: Fields, zone: str, wrong: dict[str, str]) -> dict[str, Any]:
                 wrong[name] = f"This {error}"
     if how == "share":
         _number(fields, "share", raw, wrong, "a percentage of the slot, such as 30")
+    elif how == "goal" and (_one(fields, "goal_of") or "impressions") not in _MEASURES:
+        wrong["goal_of"] = "This cannot be chosen; take one of the list"
     elif how == "goal":
         if (n := read_grouped(_one(fields, "goal_n"))) is not None:
             raw["goal"] = {_one(fields, "goal_of") or "impressions": n}
@@ -227,7 +252,8 @@ def parse_owner(fields: Fields, document: Document, wrong: dict[str, str]) -> tu
         raw = {"id": make_id(name, {one.id for one in document.advertisers}), "name": name, "categories": words}
         made, problems = read_entry("advertiser", raw)
         for field, what in problems.items():
-            wrong.setdefault("new_categories" if field == "categories" else "new_advertiser", f"This {what}")
+            name = "new_categories" if field == "categories" else "new_advertiser"
+            wrong.setdefault(name, complaints.of_field(name, what))
         advertiser = made if isinstance(made, Advertiser) else None
     elif advertiser is None:
         wrong["advertiser"] = "Choose who advertises, or a new advertiser"
@@ -245,7 +271,7 @@ def parse_owner(fields: Fields, document: Document, wrong: dict[str, str]) -> tu
                   {one.id for one in document.campaigns})  # fmt: skip
     made, problems = read_entry("campaign", {"id": id_, "name": name, "advertiser": advertiser.id})
     if problems:
-        wrong["new_campaign"] = f"This {next(iter(problems.values()))}"
+        wrong["new_campaign"] = complaints.of_field("new_campaign", next(iter(problems.values())))
     return advertiser, made if isinstance(made, Campaign) else None
 
 
@@ -293,31 +319,15 @@ def _cross_check(
     named |= {("campaign", one.id): "" for one in whole.campaigns}
     named |= {("creative", one.id): "" for one in document.creatives}
     named |= {("line_item", one.id): "" for one in (line_item, *document.line_items)}
-    known = Known(named)
+    known, names = Known(named), complaints.names_of(whole)
     wrong: dict[str, str] = {}
     for problem in check(whole, known):
-        match = _FIELD.match(problem.what)
+        said = complaints.of_entry(problem.what, names)
         if repr(line_item.id) in problem.where:
-            name = _SHOWN.get(match[1], match[1]) if match else _place_of(problem.what)
-            wrong.setdefault(name, f"This {match[2]}" if match else _sentence(problem.what, whole))
+            wrong.setdefault(_SHOWN.get(said.field, said.field), said.sentence)
         elif any(str(slot) in problem.where for slot in line_item.slots):
-            wrong.setdefault("share", _sentence(problem.what, whole))
+            wrong.setdefault("share", said.sentence)
     return wrong
-
-
-def _sentence(what: str, document: Document) -> str:
-    """A problem as people say it: by the names of things, not their ids."""
-    names: dict[str, str] = {}
-    for table in ("advertisers", "campaigns", "creatives", "line_items"):
-        names |= {one.id: name_of(table, one) for one in entries(document, table)}
-    named = _QUOTED.sub(lambda match: f"“{names[match[1]]}”" if match[1] in names else match[0], what)
-    begins = named.partition(" ")[0]
-    return f"It {named}" if begins in _VERBS else named[:1].upper() + named[1:]
-
-
-def _place_of(what: str) -> str:
-    """The input a problem between two entries is best shown at."""
-    return next((name for begins, name in _BEGINS if what.startswith(begins)), "")
 
 
 def _shares_with(one: LineItem, other: LineItem) -> bool:
@@ -333,8 +343,47 @@ def size_of(pixels: Size, sizes: Iterable[Size]) -> Size | None:
     return pixels if pixels in known else half if even and half in known else None
 
 
+class Drawn(Struct, frozen=True):
+    """A form whose image is a creative, drafted nowhere yet: *fields* chooses it, *document* has it. *creative* is None
+    while the form is *wrong* about it; something like it stands in its place then.
+    """
+
+    fields: Fields
+    document: Document
+    creative: Creative | None
+    wrong: Mapping[str, str]
+
+
+def with_image(fields: Fields, document: Document, picture: Kept | None) -> Drawn:
+    """The form with the image that came with it as a creative of its own."""
+    if picture is None:
+        address = _one(fields, "click_url")
+        _, problems = read_entry("creative", {"click_url": address} if address else {})
+        wrong = (
+            {"click_url": complaints.of_field("click_url", problems["click_url"])} if "click_url" in problems else {}
+        )
+        return Drawn(fields, document, None, wrong)
+    owner, _ = parse_owner(fields, document, {})
+    chosen = [one for one in document.slots if str(one.id) in fields.get("slots", ())]
+    sizes = [size for slot in chosen or document.slots for size in slot.sizes]
+    size = size_of(picture.size, sizes)
+    owner, name = owner or Advertiser(id="nobody", name="nobody"), _one(fields, "name") or "ad"
+    creative, wrong = image_creative(document, owner, name, size or picture.size, picture, fields)
+    if sizes and size is None:
+        words = ", ".join(dict.fromkeys(f"{width} × {height}" for width, height in sizes))
+        width, height = picture.size
+        wrong["image"] = f"It has {width} × {height} pixels; the places above take {words}, or exactly twice that"
+    like = creative
+    if like is None:
+        right = {**fields, "alt": ["an image"], "click_url": ["https://example.com/"]}
+        like, _ = image_creative(document, owner, name, size or picture.size, picture, right)
+        assert like
+    fields = {**fields, "creatives": [*fields.get("creatives", ()), like.id]}
+    return Drawn(fields, structs.replace(document, creatives=(*document.creatives, like)), creative, wrong)
+
+
 def image_creative(
-    document: Document, advertiser: Advertiser, name: str, size: Size, picture: Picture, fields: Fields
+    document: Document, advertiser: Advertiser, name: str, size: Size, picture: Kept | Picture, fields: Fields
 ) -> tuple[Creative | None, dict[str, str]]:
     """The creative of an uploaded image, or what is wrong with its texts by input."""
     raw: dict[str, Any] = {
@@ -352,7 +401,7 @@ def image_creative(
     if not raw["click_url"]:
         wrong["click_url"] = "Say where a click leads, such as https://www.example.com/spring"
     found, problems = read_entry("creative", {key: value for key, value in raw.items() if value})
-    wrong |= {field: f"This {what}" for field, what in problems.items() if field not in wrong}
+    wrong |= {field: complaints.of_field(field, what) for field, what in problems.items() if field not in wrong}
     if wrong or not isinstance(found, Creative):
         return None, wrong
     return structs.replace(found, image_size=picture.size, still=picture.still_name), {}

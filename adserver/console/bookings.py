@@ -4,23 +4,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct
 from starlette.responses import Response
 
 from adserver import repair
 from adserver.articles import prepare, slots_in_turn
 from adserver.catalog import is_live, last_instant
 from adserver.console import drafts, words
-from adserver.console.booking import NEW, blank, image_creative, parse, parse_owner, size_of
-from adserver.console.desk import Live, hold_picture, read_document, read_kept, read_live, write_draft
+from adserver.console.booking import NEW, Booked, blank, parse, with_image
+from adserver.console.desk import Live, read_document, read_kept, read_live, write_draft
 from adserver.console.drafts import Draft, find
-from adserver.console.pictures import take
+from adserver.console.pictures import Kept
+from adserver.console.uploads import read_upload, sizes_of
 from adserver.console.web import Call, Refused
 from adserver.context import MOST_IDS
 from adserver.documents import Document
 from adserver.errors import BadPicture, StoreRefused
 from adserver.fields import read_digits
-from adserver.model import LineItem, Priority
+from adserver.model import Creative, LineItem, Priority
 from adserver.site import sample_text
 
 _A_PAGE = 50
@@ -142,10 +143,11 @@ async def form(call: Call) -> Response:
 
 
 async def check(call: Call) -> Response:
-    """What is wrong with the fields so far, by input, for the form's script."""
-    desk = await read_desk(call)
-    booked = parse(_fields(call), desk.document, call.zone, _find(call, desk), call.now)
-    return call.json(booked.wrong)
+    """What is wrong with the fields so far, by input, for the form's script; and what became of an image it sent."""
+    looked = await _look(call, await read_desk(call))
+    kept = looked.picture
+    notes = kept.notes if kept else ()
+    return call.json({"wrong": looked.wrong, "picture": kept.name if kept else "", "notes": notes})
 
 
 async def choices(call: Call) -> Response:
@@ -155,24 +157,47 @@ async def choices(call: Call) -> Response:
     return await call.page("choices.html", creatives=found, chosen=set())
 
 
+class Looked(Struct, frozen=True):
+    """A form that was read: as it came, what it asks for, its image, and everything that is wrong by input."""
+
+    line_item: LineItem | None
+    fields: Mapping[str, Sequence[str]]
+    booked: Booked
+    picture: Kept | None
+    creative: Creative | None
+    wrong: Mapping[str, str]
+
+
+async def _look(call: Call, desk: Desk) -> Looked:
+    before, fields = _find(call, desk), _fields(call)
+    refused, picture = {}, None
+    try:
+        picture = await read_upload(call, sizes_of(desk.document))
+    except BadPicture as error:
+        refused["image"] = str(error)
+    drawn = with_image(fields, desk.document, picture)
+    booked = parse(drawn.fields, drawn.document, call.zone, before, call.now)
+    wrong = {**booked.wrong, **drawn.wrong, **refused}
+    if refused and not fields.get("creatives"):
+        wrong.pop("creatives", None)  # an image was chosen
+    return Looked(before, fields, booked, picture, drawn.creative, wrong)
+
+
 async def save(call: Call) -> Response:
     """Put the booking into the draft; with a problem, show the form again with everything that was typed."""
     desk = await read_desk(call)
-    line_item, fields = _find(call, desk), dict(_fields(call))
-    draft, document, wrong = await _take_image(call, desk, fields)
-    booked = parse(fields, document, call.zone, line_item, call.now)
-    wrong = {**booked.wrong, **wrong}
-    if wrong or booked.line_item is None:
-        kept = {**fields, "creatives": [*fields.get("creatives", [])]}
-        await keep(call, desk, draft)  # the image that was uploaded is not lost
-        shown = structs.replace(desk, draft=draft, document=document)
-        return await _show(call, shown, line_item, kept, wrong, status=422)
-    for table, entry in (("advertisers", booked.advertiser), ("campaigns", booked.campaign)):
+    looked = await _look(call, desk)
+    booked, draft, picture = looked.booked, desk.draft, looked.picture
+    if looked.wrong or booked.line_item is None:
+        return await _show(call, desk, looked.line_item, looked.fields, looked.wrong, status=422, picture=picture)
+    new = (("advertisers", booked.advertiser), ("campaigns", booked.campaign), ("creatives", looked.creative))
+    for table, entry in new:
         if entry is not None:
             draft = drafts.put(draft, desk.live, table, entry)
     draft = await put_seen(call, desk, draft, "line_items", booked.line_item)
     await keep(call, desk, draft)
-    return call.go("/console/draft", said=f"{booked.line_item.name} is in your draft.")
+    advice = f" Of its image: {' '.join(picture.notes)}" if picture and picture.notes else ""
+    return call.go("/console/draft", said=f"{booked.line_item.name} is in your draft.{advice}")
 
 
 async def put_seen(call: Call, desk: Desk, draft: Draft, table: str, entry: Any) -> Draft:
@@ -220,40 +245,6 @@ def _fields(call: Call) -> dict[str, list[str]]:
     return {name: call.texts(name) for name in call.form if name != "csrf"}
 
 
-async def _take_image(call: Call, desk: Desk, fields: dict[str, list[str]]) -> tuple[Draft, Document, dict[str, str]]:
-    """Make a creative of the image that came with the form; the draft and document with it, or what is wrong.
-
-    A new advertiser is made for it as well, so that a form that is wrong elsewhere loses neither.
-    """
-    upload = await call.file("image")
-    if upload is None:
-        return desk.draft, desk.document, {}
-    draft = desk.draft
-    advertiser, _ = parse_owner(fields, desk.document, {})
-    if advertiser is None:
-        return draft, desk.document, {"image": "Choose the advertiser first, then the image again"}
-    if find(desk.document, "advertisers", advertiser.id) is None:
-        draft = drafts.put(draft, desk.live, "advertisers", advertiser)
-        fields["advertiser"] = [advertiser.id]
-    slots = [one for one in desk.document.slots if str(one.id) in fields.get("slots", [])]
-    sizes = [size for slot in slots or desk.document.slots for size in slot.sizes]
-    try:
-        picture = await call.aside(take, upload[1], upload[0], sizes)
-    except BadPicture as error:
-        return draft, drafts.apply(desk.live, draft), {"image": str(error)}
-    size = size_of(picture.size, sizes) or picture.size
-    name = (fields.get("name") or ["ad"])[0]
-    document = drafts.apply(desk.live, draft)
-    creative, wrong = image_creative(document, advertiser, name, size, picture, fields)
-    if creative is None:
-        return draft, document, wrong
-    await hold_picture(call.store, picture)
-    await call.note("uploads", picture.name)
-    draft = drafts.put(draft, desk.live, "creatives", creative)
-    fields["creatives"] = [*fields.get("creatives", []), creative.id]
-    return draft, drafts.apply(desk.live, draft), {}
-
-
 async def _show(
     call: Call,
     desk: Desk,
@@ -261,6 +252,7 @@ async def _show(
     fields: Mapping[str, Sequence[str]],
     wrong: Mapping[str, str],
     status: int = 200,
+    picture: Kept | None = None,
 ) -> Response:
     document = desk.document
     owners = {one.id: one.name for one in document.advertisers}
@@ -283,6 +275,7 @@ async def _show(
         priorities=[each for each in Priority if each is not Priority.SPONSORSHIP],
         new=NEW,
         labels=_LABELS,
+        picture=picture,
         finer_wrong=bool(_FINER & wrong.keys()),
         drafted=bool(desk.draft),
     )

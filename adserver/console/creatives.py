@@ -8,14 +8,14 @@ from starlette.responses import Response
 
 from adserver.catalog import Ad, ad_key, ad_name, fits
 from adserver.checks import check
-from adserver.console import drafts
+from adserver.console import complaints
 from adserver.console.booking import make_id, size_of
-from adserver.console.bookings import keep, page_of, put_seen, read_desk
-from adserver.console.desk import hold_picture
+from adserver.console.bookings import Desk, keep, page_of, put_seen, read_desk
 from adserver.console.drafts import find
 from adserver.console.framing import headers_of
 from adserver.console.markup import clean
-from adserver.console.pictures import take
+from adserver.console.pictures import Kept
+from adserver.console.uploads import read_upload, sizes_of
 from adserver.console.web import Call, Refused
 from adserver.console.words import exact
 from adserver.documents import Document, Known, read_entry
@@ -28,6 +28,20 @@ from adserver.versions import read_asset
 _A_PAGE = 50
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp", "avif": "image/avif"}
 _TEXTS = ("alt", "title", "text", "sponsor", "html", "click_url", "weight", "size")
+_OF_KIND = {
+    Kind.IMAGE.value: ("image", "alt", "click_url", "weight"),
+    Kind.TEXT.value: ("title", "text", "sponsor", "click_url", "weight"),
+    Kind.NATIVE.value: ("title", "text", "image", "alt", "sponsor", "click_url", "weight"),
+    Kind.HTML.value: ("html", "click_url", "size", "weight"),
+    Kind.TAG.value: ("html", "click_url", "size", "weight"),
+}
+"""The inputs that a kind of creative has; what stands in another one is not looked at."""
+_LABELS = {
+    "advertiser": "Whose it is", "kind": "What it is", "image": "Image", "alt": "What the image shows, in words",
+    "title": "Title", "text": "Text", "sponsor": "Sponsor", "click_url": "Where a click leads", "html": "HTML or tag",
+    "size": "Size", "weight": "Weight",
+}  # fmt: skip
+"""What the form calls its inputs."""
 
 
 async def listing(call: Call) -> Response:
@@ -54,60 +68,67 @@ async def listing(call: Call) -> Response:
 async def form(call: Call) -> Response:
     desk = await read_desk(call)
     creative = _find(call, desk.document)
-    return await _show(call, desk.document, creative, _fields(creative), {})
+    return await _show(call, desk, creative, _fields(creative), {})
 
 
 async def save(call: Call) -> Response:
-    """Put the creative into the draft."""
+    """Put the creative into the draft; with a problem, show the form again with everything it came with."""
     desk = await read_desk(call)
     before = _find(call, desk.document)
     fields = {name: call.text(name) for name in ("advertiser", "kind", "name", *_TEXTS)}
-    draft, live = desk.draft, desk.live
+    fields["kind"] = kind = before.kind.value if before else fields["kind"]
     advertiser = find(desk.document, "advertisers", before.advertiser if before else fields["advertiser"])
-    if advertiser is None:
-        return await _show(
-            call, desk.document, before, fields, {"advertiser": "Choose whose creative it is"}, status=422
-        )
-    upload = await call.file("image")
-    kind = before.kind.value if before else fields["kind"]
-    raw: dict[str, Any] = {name: _unless_same(before, name, fields[name]) for name in _TEXTS if fields[name]}
-    wrong: dict[str, str] = {}
+    inputs = _OF_KIND.get(kind, _TEXTS)
+    raw: dict[str, Any] = {
+        name: _unless_same(before, name, fields[name]) for name in _TEXTS if fields[name] and name in inputs
+    }
+    wrong: dict[str, str] = {} if advertiser else {"advertiser": "Choose whose creative it is"}
     if "weight" in raw:
         try:
             raw["weight"] = float(raw["weight"].replace(",", "."))
         except ValueError:
             wrong["weight"] = "This is no number, such as 1"
-    pixels, asset, still = (before.image_size, before.image, before.still) if before else (None, None, None)
-    if upload is not None:
-        sizes = [size for slot in desk.document.slots for size in slot.sizes]
+    picture = None
+    if "image" in inputs:
         try:
-            picture = await call.aside(take, upload[1], upload[0], sizes)
+            picture = await read_upload(call, sizes_of(desk.document) if kind == Kind.IMAGE.value else ())
         except BadPicture as error:
-            return await _show(call, desk.document, before, fields, {"image": str(error)}, status=422)
-        size = size_of(picture.size, sizes) or picture.size
-        await hold_picture(call.store, picture)
-        await call.note("uploads", picture.name)
-        pixels, asset, still, raw["size"] = picture.size, picture.name, picture.still_name, f"{size[0]}x{size[1]}"
-    if kind == Kind.IMAGE.value and asset is None:
-        wrong["image"] = "Choose an image"
-    if asset:
-        raw["image"] = asset
-    name = fields["title"] or fields["alt"] or fields["name"] or kind
+            wrong["image"] = str(error)
+        raw |= _image(desk.document, kind, before, picture)
+    name = raw.get("title") or raw.get("alt") or fields["name"] or kind
+    owner = advertiser.id if advertiser else "nobody"
     raw |= {
-        "id": before.id if before else make_id(f"{advertiser.id}-{name}", {one.id for one in desk.document.creatives}),
-        "advertiser": advertiser.id,
+        "id": before.id if before else make_id(f"{owner}-{name}", {one.id for one in desk.document.creatives}),
+        "advertiser": owner,
         "kind": kind,
     }
     found, problems = read_entry("creative", raw)
-    wrong |= {field: f"This {what}" for field, what in problems.items()}
+    wrong |= {field: complaints.of_field(field, what) for field, what in problems.items() if field not in wrong}
+    if found is None:
+        found, _ = read_entry("creative", {field: value for field, value in raw.items() if field not in problems})
+    if isinstance(found, Creative):
+        wrong = {**_problems(desk.document, found), **wrong}
     if wrong or not isinstance(found, Creative):
-        return await _show(call, desk.document, before, fields, wrong, status=422)
-    found = structs.replace(found, image_size=pixels, still=still, political=before.political if before else None)
-    document = drafts.apply(live, drafts.put(draft, live, "creatives", found))
-    if said := _problems(document, found):
-        return await _show(call, desk.document, before, fields, said, status=422)
-    await keep(call, desk, await put_seen(call, desk, draft, "creatives", found))
-    return call.go(f"/console/creatives/{found.id}", said="It is in your draft. This is how it looks:")
+        return await _show(call, desk, before, fields, wrong, 422, picture)
+    found = structs.replace(
+        found,
+        image_size=picture.size if picture else before.image_size if before else None,
+        still=picture.still_name if picture else before.still if before else None,
+        political=before.political if before else None,
+    )
+    await keep(call, desk, await put_seen(call, desk, desk.draft, "creatives", found))
+    advice = " ".join(picture.notes) + " " if picture and picture.notes else ""
+    return call.go(f"/console/creatives/{found.id}", said=f"It is in your draft. {advice}This is how it looks:")
+
+
+def _image(document: Document, kind: str, before: Creative | None, picture: Kept | None) -> dict[str, str]:
+    """Which image the creative has, and for an image by itself the size of the places it is for."""
+    if picture is None:
+        kept = {"image": before.image} if before and before.image else {}
+        size = before.size if before else None
+    else:
+        kept, size = {"image": picture.name}, size_of(picture.size, sizes_of(document)) or picture.size
+    return kept | ({"size": f"{size[0]}x{size[1]}"} if size and kind == Kind.IMAGE.value else {})
 
 
 def _unless_same(before: Creative | None, name: str, given: str) -> str:
@@ -121,8 +142,8 @@ def _problems(document: Document, creative: Creative) -> dict[str, str]:
     known = Known({("creative", creative.id): "", **{("advertiser", one.id): "" for one in document.advertisers}})
     found: dict[str, str] = {}
     for problem in check(alone, known):
-        name = problem.what.split("'")[1] if problem.what.startswith("field '") else ""
-        found.setdefault(name, problem.what)
+        said = complaints.of_entry(problem.what, {})
+        found.setdefault(said.field, said.sentence)
     return found
 
 
@@ -155,18 +176,19 @@ def _fields(creative: Creative | None) -> dict[str, str]:
 
 async def _show(
     call: Call,
-    document: Document,
+    desk: Desk,
     creative: Creative | None,
     fields: Mapping[str, str],
     wrong: Mapping[str, str],
     status: int = 200,
+    picture: Kept | None = None,
 ) -> Response:
-    cleaned = None
+    document, cleaned = desk.document, None
     if fields.get("kind") == Kind.HTML.value and fields.get("html") and not wrong.get("html"):
         try:
             cleaned = await call.aside(clean, fields["html"])
         except ValueError as error:
-            wrong, status = {**wrong, "html": f"This {error}"}, 422
+            wrong, status = {**wrong, "html": complaints.of_field("html", str(error))}, 422
     by_size = {slot.sizes: slot for slot in reversed(document.slots) if creative and fits(creative, slot)}
     used = [one for one in document.line_items if creative and creative.id in one.creatives]
     return await call.page(
@@ -175,6 +197,10 @@ async def _show(
         creative=creative,
         fields=fields,
         wrong=wrong,
+        labels=_LABELS,
+        picture=picture,
+        drafted=creative is not None and ("creatives", creative.id) in desk.draft.places,
+        inputs={name: "|".join(kind for kind in _OF_KIND if name in _OF_KIND[kind]) for name in ("image", *_TEXTS)},
         cleaned=cleaned,
         slots=list(by_size.values()),
         used=used[:50],

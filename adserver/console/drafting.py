@@ -16,10 +16,10 @@ from starlette.responses import Response
 
 from adserver import repair
 from adserver.articles import prepare, slots_asked
+from adserver.console import complaints, drafts, words
 from adserver.console import desk as desks
-from adserver.console import drafts, words
 from adserver.console.booking import parse_local
-from adserver.console.bookings import held_by, keep, read_desk
+from adserver.console.bookings import Desk, held_by, keep, read_desk
 from adserver.console.desk import Clashing, problems_of, read_document, take_published
 from adserver.console.framing import headers_of
 from adserver.console.web import Call, Refused
@@ -46,6 +46,7 @@ async def draft(call: Call) -> Response:
     desk = await read_desk(call)
     found = await call.aside(words.changes, desk.live, desk.document, call.zone)
     problems = await call.aside(problems_of, desk.document) if desk.draft else []
+    names = complaints.names_of(desk.document) if problems else {}
     theirs = []
     if desk.draft and desk.draft.base != desk.number:
         before = await read_document(call.store, desk.draft.base)
@@ -55,7 +56,7 @@ async def draft(call: Call) -> Response:
         desk=desk,
         changes=found[:_MOST_TOLD],
         more=max(0, len(found) - _MOST_TOLD),
-        problems=problems,
+        problems=[complaints.tell(one, names) for one in problems[:_MOST_TOLD]],
         clashes=[_tell(clash, call.zone) for clash in drafts.clashes(desk.draft, desk.live)],
         theirs=theirs[:_MOST_TOLD],
         authors=await desks.history(call.store, desk.number + 1, max(0, desk.number - desk.draft.base)),
@@ -140,13 +141,19 @@ async def publish(call: Call) -> Response:
         return call.go("/console/draft", wrong=f"{name} has published version {number} meanwhile. Nothing is lost: "
                        "look at the difference below, then publish again.")  # fmt: skip
     except ConfigError as error:
-        return call.go("/console/draft", wrong=f"It cannot be published: {error.problems[0]}")
+        return call.go("/console/draft", wrong=f"It cannot be published. {_say(error, desk)}")
     await take_published(call.store, call.who, version)
     told = await call.aside(words.changes, before, version.document, call.zone)
     await call.note("publishes", f"version {version.number}", words.line(told, note_))
     return call.go(
         "/console/history", said=f"Version {version.number} is live. Every page shows it within two seconds."
     )
+
+
+def _say(error: ConfigError, desk: Desk) -> str:
+    """The first of a document's problems, in words."""
+    told = complaints.tell(error.problems[0], complaints.names_of(desk.document))
+    return f"{told.where}: {told.what}."
 
 
 def _number_of(call: Call) -> int:

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 from starlette.responses import Response
 
+from adserver.console import complaints, drafts, words
 from adserver.console import desk as desks
-from adserver.console import drafts, words
 from adserver.console.booking import parse_local
 from adserver.console.bookings import held_by
 from adserver.console.drafts import Draft, find
@@ -59,7 +59,8 @@ async def pause(call: Call) -> Response:
     if fields["reason"]:
         raw["reason"] = fields["reason"]
     entry, problems = read_entry("pause", raw)
-    wrong |= {("until" if name == "ends" else name): f"This {what}" for name, what in problems.items()}
+    for name, what in problems.items():
+        wrong["until" if name == "ends" else name] = complaints.of_field(name, what)
     tables = {"line_item": "line_items", "advertiser": "advertisers"}
     if kind in tables and find(live.document, tables[kind], fields[kind]) is None:
         wrong.setdefault(kind, "Choose one of the list")

@@ -25,7 +25,7 @@ from adserver.fields import shown
 from adserver.model import Size
 from adserver.stills import Still, asset_name, make_still
 
-__all__ = ["SUGGESTED_BYTES", "BadPicture", "Picture", "take"]
+__all__ = ["SUGGESTED_BYTES", "BadPicture", "Kept", "Picture", "take"]
 
 SUGGESTED_BYTES = 200_000
 _SUGGESTED_S = 15
@@ -48,6 +48,15 @@ _MARKUP = re.compile(
 _CONTAINERS = re.compile(rb"PK\x03\x04|%PDF-|\x7fELF|Rar!\x1a|7z\xbc\xaf")
 
 
+class Kept(Struct, frozen=True):
+    """What a form needs to know of a picture that is kept: *name*, pixels, and what was said of it."""
+
+    name: str
+    size: Size
+    still_name: str | None
+    notes: tuple[str, ...] = ()
+
+
 class Picture(Struct, frozen=True):
     """What is kept of an upload. *fits* are the slot sizes it is for, at once or at twice their pixels; *size* is in
     pixels; *loops* 0 is without end; *still* is one frame of what moves; *notes* are sentences about what was accepted
@@ -66,6 +75,10 @@ class Picture(Struct, frozen=True):
     bytes_after: int
     notes: tuple[str, ...]
     still: Still | None = None
+
+    @property
+    def kept(self) -> "Kept":
+        return Kept(self.name, self.size, self.still_name, self.notes)
 
     @property
     def still_name(self) -> str | None:

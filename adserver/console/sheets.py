@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 
 from adserver.checks import check
 from adserver.config_files import raw_of
-from adserver.console import sheet_files, sheet_times
+from adserver.console import complaints, sheet_files, sheet_times
 from adserver.console.booking import make_id
 from adserver.console.sheet_files import LONGEST_CELL, Cell, Row
 from adserver.console.targeting_words import parse_targeting, say_targeting
@@ -505,20 +505,24 @@ class _Reading:
         known_before = self.owners.known
         known = Known({**known_before.files, **{("line_item", one.id): "" for one in after.line_items}})
         before = set(check(self.document, known_before))
+        names: complaints.Names = {}
         for problem in check(after, known):
             if problem not in before:
-                yield self._located(problem)
+                names = names or complaints.names_of(after)
+                yield self._located(problem, names)
 
-    def _located(self, problem: Problem) -> CellProblem:
+    def _located(self, problem: Problem, names: complaints.Names) -> CellProblem:
         match = re.fullmatch(r"line item '(.*)'", problem.where)
         number = self.rows_of.get(match[1]) if match else None
         if number is None:
-            return CellProblem(0, "", "", str(problem))
-        field = re.search(r"field '(\w+)'", problem.what)
-        title = _COLUMN_OF.get(field[1], "") if field else ""
+            said = complaints.tell(problem, names)
+            return CellProblem(0, "", "", f"{said.where}: {said.what}")
+        said_of = complaints.of_entry(problem.what, names)
+        title = _COLUMN_OF.get(said_of.field, "")
         if title not in self.columns:
-            return CellProblem(number, "", "", problem.what)
-        return CellProblem(number, title, _address(number, self.columns[title]), problem.what)
+            return CellProblem(number, "", "", said_of.sentence)
+        what = re.sub(r"field '\w+':? ", "", problem.what)
+        return CellProblem(number, title, _address(number, self.columns[title]), what)
 
     # Words
 

@@ -116,8 +116,7 @@ async def logout(call: Call) -> Response:
 async def link_page(call: Call) -> Response:
     token = call.request.path_params["token"]
     if await links.find_link(call.store, token, call.now) is None:
-        raise TurnedAway(404, "This link was used, or is older than a day. Ask an admin for a new one, or run: "
-                      "adserver user passwd NAME --link")  # fmt: skip
+        raise TurnedAway(404, "This link was used, or is older than a day. Ask your admin for a new one.")
     return await call.page("link.html", token=token, wrong="")
 
 

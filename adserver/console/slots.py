@@ -11,7 +11,7 @@ from starlette.responses import Response
 from adserver import report
 from adserver.catalog import PRIORITIES, Catalog
 from adserver.checks import check
-from adserver.console import drafts
+from adserver.console import complaints, drafts
 from adserver.console.booking import parse_local
 from adserver.console.bookings import Desk, Listed, keep, page_of, put_seen, read_desk, state_of
 from adserver.console.drafts import find
@@ -184,7 +184,7 @@ def parse(fields: Mapping[str, str], before: Slot | None, document: Document) ->
         wrong["id"] = "This number is taken by another slot"
     found, problems = read_entry("slot", {**raw, "id": raw.get("id", 1)})
     for name, what in problems.items():
-        wrong.setdefault(name, f"This {what}")
+        wrong.setdefault(name, complaints.of_field(name, what))
     return (found, wrong) if isinstance(found, Slot) and not wrong else (None, wrong)
 
 
@@ -208,7 +208,8 @@ def breaks(slot: Slot, document: Document) -> dict[str, str]:
     if not found:
         return {}
     more = f", and {len(found) - 1} more like it" if len(found) > 1 else ""
-    return {"sizes": f"{found[0]}{more}"}
+    told = complaints.tell(found[0], complaints.names_of(alone))
+    return {"sizes": f"{told.where}: {told.what}{more}"}
 
 
 # The page

