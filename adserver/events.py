@@ -18,7 +18,7 @@ from adserver.model import NoFill
 
 
 class Type(IntEnum):
-    """Served and unfilled requests and loads are counted per record; the others once per token."""
+    """Served and unfilled requests and loads are counted per record; the others once per token, see `token_bit`."""
 
     SERVED = 1
     UNFILLED = 2
@@ -31,6 +31,7 @@ class Type(IntEnum):
 
 TOKEN_BIT = {Type.IMPRESSION: 0, Type.VIEWABLE: 1, Type.CLICK: 2, Type.MEASURED: 3}
 """Which of a token's bits remembers each event."""
+_BITS = {int(type_): bit for type_, bit in TOKEN_BIT.items()}
 
 INVALID = (
     "", "bot", "no-user-agent", "prefetch", "method", "navigation", "rate", "staff", "address-list", "suspect",
@@ -41,6 +42,7 @@ INVALID = (
 """
 
 SUSPECT = "suspect"
+PREFETCH = INVALID.index("prefetch")
 REASONS = tuple(reason for reason in INVALID if reason and reason != SUSPECT)
 """Those that take an event off the count: net = gross - these."""
 
@@ -69,6 +71,14 @@ STORED = SIZE + 4
 _DAY = Layout(f"<2xH{STORED - 4}x")
 _TOKEN_TYPES = bytes(TOKEN_BIT)
 _TYPES = bytes(Type)
+
+
+def token_bit(type_: int, reason: int) -> int | None:
+    """The bit that keeps an event from counting twice; None where each record counts.
+
+    A prefetch has none: it must not use up what the reader's own event is remembered by, which may follow it.
+    """
+    return None if reason == PREFETCH else _BITS.get(type_)
 
 
 class Event(msgspec.Struct, frozen=True):

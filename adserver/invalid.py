@@ -25,14 +25,13 @@ from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 from adserver.address_file import AddressFile
-from adserver.events import INVALID
+from adserver.events import INVALID, PREFETCH
 from adserver.networks import Networks
 from adserver.rate import Rate, truncate
 
 VALID = 0
 BOT = INVALID.index("bot")
 NO_USER_AGENT = INVALID.index("no-user-agent")
-PREFETCH = INVALID.index("prefetch")
 METHOD = INVALID.index("method")
 NAVIGATION = INVALID.index("navigation")
 RATE = INVALID.index("rate")

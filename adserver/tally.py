@@ -9,7 +9,7 @@ from struct import Struct as Layout
 
 from msgspec import Struct
 
-from adserver.events import INVALID, NO_FILLS, TOKEN_BIT, Type, subject_slot
+from adserver.events import INVALID, NO_FILLS, Type, subject_slot, token_bit
 
 
 class Batch(Struct, frozen=True):
@@ -55,7 +55,7 @@ def tally(day: int, start: int, end: int, data: bytes) -> Batch:
     for key, n in sums.items():
         kind, hour, subject = key
         field = field_of(kind[0], kind[1], hour, subject)
-        bit = TOKEN_BIT.get(kind[0])
+        bit = token_bit(kind[0], kind[1])
         if bit is None:
             fields[field] = fields.get(field, 0) + n
         else:

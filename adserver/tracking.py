@@ -32,7 +32,7 @@ from adserver.confirm import Confirmer
 from adserver.days import Days
 from adserver.direct import Direct
 from adserver.errors import BadToken, JournalUnavailable
-from adserver.events import INVALID, TOKEN_BIT, Event, Type
+from adserver.events import INVALID, PREFETCH, TOKEN_BIT, Event, Type
 from adserver.invalid import METHOD, SUSPECT, Judge
 from adserver.journal import PATIENCE_S, Ledger
 from adserver.metrics import Meter
@@ -49,6 +49,7 @@ GIF = (
 )
 _GIF = [(b"content-type", b"image/gif"), (b"content-length", b"%d" % len(GIF)), NO_STORE, NOSNIFF]
 _PIXEL = wire(_GIF, GIF)
+_AHEAD = 0x80
 _BEACON_LENGTH = len(b"/i/") + LENGTH
 _NOT_SAFE = "The event could not be made safe in time. Send it again; it cannot be counted twice."
 _RETRY = (b"retry-after", b"2")
@@ -123,7 +124,7 @@ class Tracking:
         self._judge = judge
         self._confirmer = confirmer
         self._direct = direct
-        self._syncing: dict[tuple[bytes, int, Type], Record] = {}
+        self._syncing: dict[tuple[bytes, int, int], Record] = {}
         self._counting: set[asyncio.Task[None]] = set()  # so that none is collected before it ends
         self._days = Days(live.current.document.site.time_zone)
         names = metrics.EVENT_TYPES
@@ -247,18 +248,15 @@ class Tracking:
         self, token: Token, type_: Type, headers: Headers, client: Client, tell: Callable[[Outcome], None]
     ) -> None:
         """Count an event whose token is good, once; *tell* hears what became of it when that is certain."""
-        key = (token.issuer, token.serial, type_)
-        record = self._syncing.get(key)
-        if record is not None or self._seen.has(*key):
-            self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
-            repeated = Taken(metrics.DUPLICATE)
-            if record is None:
-                tell(repeated)
-            else:
-                self._when_safe(record, type_, lambda safe: tell(repeated if safe else NotSafe()))
+        key = (token.issuer, token.serial, int(type_))
+        if self._repeats(key, type_, tell):
             return
         judge = self._judge.click if type_ is Type.CLICK else self._judge.beacon
         reason = judge(headers, client, time.monotonic())
+        if reason == PREFETCH:
+            key = (token.issuer, token.serial, _remembered(type_, reason))
+            if self._repeats(key, type_, tell):
+                return
         try:
             stored = self._store(token, type_, reason)
         except JournalUnavailable as error:
@@ -275,6 +273,19 @@ class Tracking:
 
         self._when_safe(stored, type_, synced)
 
+    def _repeats(self, key: tuple[bytes, int, int], type_: Type, tell: Callable[[Outcome], None]) -> bool:
+        """Whether the event of *key* came before; then *tell* hears it, once the first is safe."""
+        record = self._syncing.get(key)
+        if record is None and not self._seen.has(*key):
+            return False
+        self._meter.add(metrics.REJECTED.labels(metrics.DUPLICATE))
+        repeated = Taken(metrics.DUPLICATE)
+        if record is None:
+            tell(repeated)
+        else:
+            self._when_safe(record, type_, lambda safe: tell(repeated if safe else NotSafe()))
+        return True
+
     async def _count_without_journal(
         self, token: Token, type_: Type, reason: int, tell: Callable[[Outcome], None]
     ) -> None:
@@ -286,7 +297,9 @@ class Tracking:
         patience_s = CLICK_WAIT_S if type_ is Type.CLICK else PATIENCE_S
         counted = False
         try:
-            counted = self._direct is not None and await self._direct.count(event, ad.name if ad else "", patience_s)
+            # A prefetch has no bit in the store, which alone would keep it from counting twice there.
+            if self._direct is not None and reason != PREFETCH:
+                counted = await self._direct.count(event, ad.name if ad else "", patience_s)
         finally:  # whatever happens, somebody waits for an answer
             if counted:
                 self._meter.add(metrics.DIRECT)
@@ -299,7 +312,7 @@ class Tracking:
 
     def _taken(self, token: Token, type_: Type, reason: int, record: Record | None) -> Taken:
         """The event is safe: remember it, and say where it is counted."""
-        self._seen.add(token.issuer, token.serial, type_)
+        self._seen.add(token.issuer, token.serial, _remembered(type_, reason))
         if reason and reason != SUSPECT:
             self._meter.add(self._invalid[type_, reason])
             return Taken(INVALID[reason], record)
@@ -362,6 +375,11 @@ class Tracking:
         headers = [(b"location", target.encode("ascii")), (b"content-length", b"0"), NO_STORE, NOSNIFF, *said]
         headers.append((b"referrer-policy", b"no-referrer-when-downgrade"))
         await self._responses.send(send, "click", 302, headers, b"")
+
+
+def _remembered(type_: Type, reason: int) -> int:
+    """What an event goes by in memory: a prefetch is not taken for the event of the reader who may follow it."""
+    return type_ + _AHEAD if reason == PREFETCH else int(type_)
 
 
 async def _judge_body(headers: Headers, receive: Receive) -> tuple[int, str] | None:

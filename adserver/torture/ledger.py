@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from adserver.events import TOKEN_BIT, Event, Type, unpack
+from adserver.events import Event, Type, token_bit, unpack
 from adserver.store import open_store, partition
 from adserver.tally import field_of
 from adserver.torture.driver import Notes
@@ -59,7 +59,7 @@ class Journals:
                 event, _ = unpack(record)
                 self.ends[producer, event.day] = number
                 key = event.issuer, event.serial, int(event.type)
-                if event.type in TOKEN_BIT and key in self.events:
+                if token_bit(event.type, event.reason) is not None and key in self.events:
                     continue
                 if event.type is not Type.UNFILLED:
                     self.events[key] = event

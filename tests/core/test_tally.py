@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adserver.events import INVALID, NO_FILLS, NO_ISSUER, TOKEN_BIT, Event, Type, slot_subject
+from adserver.events import INVALID, NO_FILLS, NO_ISSUER, PREFETCH, TOKEN_BIT, Event, Type, slot_subject
 from adserver.tally import TOKENS_A_CHUNK, Batch
 from adserver.tally import tally as tally_stored
 from tests.records import field_of, stored
@@ -86,16 +87,28 @@ def test_a_token_counts_once_per_event(stream: list[Event]) -> None:
 @given(streams(), st.lists(st.integers(0, len(INVALID) - 1), min_size=25, max_size=25), st.booleans())
 def test_a_token_filed_both_ways_is_counted_in_one_place(stream: list[Event], reasons: list[int], turn: bool) -> None:
     """
-    A token seen by a robot and by a reader is one event, whichever of the two came first.
+    A token seen by a robot and by a reader is one event, whichever of the two came first; a prefetch is none.
     """
     mixed = [
         one if one.type is Type.UNFILLED else event(one.type, reason, one.serial, one.subject, issuer=one.issuer)
         for one, reason in zip(stream, reasons, strict=False)
     ]
     tokens = [one for one in mixed if one.type in TOKEN_BIT]
+    ahead = [one for one in tokens if one.reason == PREFETCH]
     counted = count([tally(DAY, 0, len(mixed), mixed[::-1] if turn else mixed)])
     number = sum(n for field, n in counted.items() if int(field[0]) in TOKEN_BIT)
-    assert number == len({(one.type, one.issuer, one.serial) for one in tokens})
+    once = {(one.type, one.issuer, one.serial) for one in tokens if one not in ahead}
+    assert number == len(ahead) + len(once)
+
+
+@pytest.mark.parametrize("type_", list(TOKEN_BIT))
+def test_a_prefetch_leaves_the_readers_event_to_be_counted(type_: Type) -> None:
+    """
+    What a browser fetched before its reader came is filed, each record of it, and the reader's own counts beside it.
+    """
+    stream = [event(type_, PREFETCH), event(type_), event(type_, PREFETCH), event(type_)]
+    field = field_of(event(type_))
+    assert count([tally(DAY, 0, 4, stream)]) == {field: 1, f"{field}:prefetch": 2}
 
 
 def test_fields_say_type_hour_subject_and_reason() -> None:

@@ -57,12 +57,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ship, "RELEASE_S", 0.1)
 
 
-def put(to: Journal, serial: int, type_: Type = Type.IMPRESSION, day: int = DAY, issuer: bytes = b"") -> int:
+def put(
+    to: Journal, serial: int, type_: Type = Type.IMPRESSION, day: int = DAY, issuer: bytes = b"", reason: int = 0
+) -> int:
     at = DAYS.start(day) + 14.5 * HOUR
-    return to.append(type_, 0, day, 14, issuer or to.issuer, serial, AD, at)
+    return to.append(type_, reason, day, 14, issuer or to.issuer, serial, AD, at)
 
 
-def write(root: Path, *days: int, n: int = 10, issuer: bytes = b"", type_: Type = Type.IMPRESSION) -> Path:
+def write(
+    root: Path, *days: int, n: int = 10, issuer: bytes = b"", type_: Type = Type.IMPRESSION, reason: int = 0
+) -> Path:
     """A dead journal with *n* events on each of *days*, in segments of 8 records."""
 
     async def main() -> Path:
@@ -70,7 +74,7 @@ def write(root: Path, *days: int, n: int = 10, issuer: bytes = b"", type_: Type 
         made.name(AD[:7], "889990/spring/loaf")
         for day in days:
             for serial in range(n):
-                put(made, serial, type_, day, issuer)
+                put(made, serial, type_, day, issuer, reason)
         await made.close()
         return made.directory
 

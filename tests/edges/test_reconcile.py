@@ -11,7 +11,7 @@ import pytest
 from adserver import ship
 from adserver.archive import open_book
 from adserver.cli import main
-from adserver.events import Type
+from adserver.events import PREFETCH, Type
 from adserver.segments import HEADER, RECORD
 from adserver.store import NOBODY, PRODUCERS, partition
 from tests.edges.servers import Server
@@ -68,6 +68,21 @@ def test_what_is_counted_reconciles_open_and_closed(
         (DAY, 40, 40),
         (DAY, 10, 10),
     }
+
+
+def test_prefetches_reconcile(root: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    What was fetched ahead is filed by record, and its readers' own events count once: both ways of adding up say so.
+    """
+    write(root, DAY, n=20, issuer=b"first", reason=PREFETCH)
+    write(root, DAY, n=30, issuer=b"first")
+    write(root, DAY, n=30, issuer=b"first")
+    count(root, server)
+    for _ in range(2):
+        assert counts(server, DAY) == {IMPRESSION: 30, f"{IMPRESSION}:prefetch": 20}
+        code, found = reconcile(root, server, capsys)
+        assert (code, found["differences"]) == (0, [])
+        close(root, server)
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -70,6 +70,8 @@ def test_the_ladder_of_a_full_disk(tmp_path: Path, disk: Path, careful: Server) 
 
         # Step 2: the store takes beacons; the same one counts once, however it is sent.
         late = tokens(service.http.get("/ads/889991").text)[0]
+        ahead = service.http.get(f"/i/{late}", headers={"sec-purpose": "prefetch;prerender"})
+        assert ahead.status_code == 503  # it has no bit in the store by which a second is told
         for token in (early, late, early, late):
             answer = service.http.get(f"/i/{token}")
             assert answer.status_code == 200

@@ -424,6 +424,27 @@ def test_what_is_no_reader_is_filed_beside_the_count(service: Service, headers: 
     assert invalid(service, reason) - filed == 4
 
 
+def test_a_prefetch_takes_no_event_from_its_reader(service: Service) -> None:
+    """
+    What a browser fetches ahead is filed once, however often and by whichever worker, and uses nothing up: the reader
+    who then sees the ad, and follows it, is counted. What is fetched ahead after that is a repeat.
+    """
+    before, filed = service.counts(), invalid(service, "prefetch")
+    token = service.token()
+    ways = [("GET", f"/i/{token}"), ("POST", f"/m/{token}"), ("POST", f"/v/{token}"), ("GET", f"/c/{token}")]
+
+    said: list[list[str | None]] = []
+    for purpose in ("prefetch;prerender", "prefetch;prerender", "", "", "prefetch"):
+        headers = {"sec-purpose": purpose} if purpose else {}
+        answers = [service.http.request(method, path, headers=headers) for method, path in ways]
+        said.append([answer.headers.get("adserver-ignored") for answer in answers])
+
+    assert said == [[one] * 4 for one in ("prefetch", "duplicate", None, "duplicate", "duplicate")]
+    after = service.counts()
+    assert [after[name] - before[name] for name in EVENT_FIGURES] == [1] * len(EVENT_FIGURES)
+    assert invalid(service, "prefetch") - filed == 4
+
+
 def test_client_without_a_user_agent_is_not_counted(service: Service) -> None:
     """
     A beacon that sends no User-Agent at all is filed as such.
