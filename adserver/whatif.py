@@ -1,6 +1,7 @@
 """A forecast for people: the live bookings, or with a change; whom it hurts; and what helps a booking that falls short.
 
-Each answer is a replay (see `forecast`): a remedy is told only when a replay with it reached the goal. The replays for
+Each answer is a replay (see `forecast`): a remedy is told only when `check` would let it be published and a replay with
+it reached the goal. The replays for
 remedies go by longer steps, and by the pages that have a say in the line item's slots alone; what could not be made
 good by all the requests there are is not replayed. When the caller has no more time, the remedies left are told as not
 tried.
@@ -8,6 +9,7 @@ tried.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -15,7 +17,7 @@ from msgspec import Struct, field, structs
 
 from adserver.catalog import Catalog, fits, last_instant
 from adserver.checks import check
-from adserver.documents import Document, Entry, read_tables
+from adserver.documents import Document, Entry, Known, read_tables
 from adserver.errors import Problem
 from adserver.forecast import SURE, Asked, Before, Forecast, View, gather, replay, replay_asked
 from adserver.hours import spans_of
@@ -26,6 +28,8 @@ from adserver.traffic import Outlook
 _HIGHER = {Priority.BULK: Priority.STANDARD, Priority.HOUSE: Priority.BULK}
 _LONGER = (0.25, 0.5, 1.0, 2.0)
 _LONGEST_S = 400 * 86_400.0
+_SLOTS = 3
+"""So many slots are tried."""
 _HURT = 0.02
 """A change must cost more than a forecast may be wrong."""
 _REACHED = 0.995
@@ -183,7 +187,8 @@ class _Search:
     def remedies(self, short: Sequence[Forecast]) -> dict[str, Remedies]:
         """By line item. The smallest change of each kind that works."""
         items = {one.id: one for one in self._document.line_items}
-        kinds = {one.line_item: _kinds(self._document, items[one.line_item]) for one in short}
+        allowed = _Allowed(self._document)
+        kinds = {one.line_item: _kinds(self._document, items[one.line_item], allowed) for one in short}
         hopeful = {
             one.line_item: [
                 [idea for idea in ideas if self._may_help(items[one.line_item], one, idea.item)]
@@ -282,8 +287,50 @@ def _is_daily(item: LineItem) -> bool:
     return item.goal is not None and item.goal.daily
 
 
-def _kinds(document: Document, item: LineItem) -> list[list[_Idea]]:
-    """What to try, by kind: longer flights, slots more, a higher priority."""
+class _Allowed:
+    """Whether `check` finds no more wrong with a line item changed than with it as it is."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._slots = {one.id: one for one in document.slots}
+        self._creatives = {one.id: one for one in document.creatives}
+        self._campaigns = {one.id: one for one in document.campaigns}
+        self._known = Known({}, 0)
+        for table in ("slots", "groups", "campaigns", "advertisers", "line_items", "creatives"):
+            self._known.files |= {(table[:-1], one.id): "" for one in getattr(document, table)}
+        self._shares: dict[int, list[LineItem]] = {}
+        for one in document.line_items:
+            for slot in one.slots if one.share is not None else ():
+                self._shares.setdefault(slot, []).append(one)
+        self._wrong: dict[str, set[str]] = {}
+
+    def __call__(self, item: LineItem, changed: LineItem) -> bool:
+        wrong = self._wrong.get(item.id)
+        if wrong is None:
+            wrong = self._wrong[item.id] = self._problems(item)
+        return self._problems(changed) <= wrong
+
+    def _problems(self, item: LineItem) -> set[str]:
+        """Of *item* and the sponsorships it meets: what else there is in the document does not depend on it."""
+        met = (
+            {one.id: one for slot in item.slots for one in self._shares.get(slot, ())} if item.share is not None else {}
+        )
+        small = structs.replace(
+            self._document,
+            groups=(),
+            placements=(),
+            pauses=(),
+            advertisers=(),
+            slots=tuple(map(self._slots.__getitem__, item.slots)),
+            campaigns=(self._campaigns[item.campaign],),
+            creatives=tuple(map(self._creatives.__getitem__, item.creatives)),
+            line_items=tuple({**met, item.id: item}.values()),
+        )
+        return {problem.what for problem in check(small, self._known)}
+
+
+def _kinds(document: Document, item: LineItem, allowed: Callable[[LineItem, LineItem], bool]) -> list[list[_Idea]]:
+    """What to try, by kind: longer flights, slots more, a higher priority; of what is *allowed*."""
     longer: dict[float, _Idea] = {}
     if item.starts is not None and item.ends is not None and not _is_daily(item):
         for part in _LONGER:
@@ -292,22 +339,23 @@ def _kinds(document: Document, item: LineItem) -> list[list[_Idea]]:
             if more_s <= _LONGEST_S:
                 changed = structs.replace(item, ends=item.ends + more_s)
                 longer.setdefault(more_s, _Idea(changed, f"a flight {days} day{'s' if days > 1 else ''} longer"))
-    slots = [
-        _Idea(structs.replace(item, slots=(*item.slots, SlotId(slot))), f"slot {slot} added")
+    slots = (
+        _Idea(structs.replace(item, slots=(*item.slots, slot)), f"slot {slot} added")
         for slot in _other_slots(document, item)
-    ]
+    )
     higher = _HIGHER.get(item.priority)
     raised = [_Idea(structs.replace(item, priority=higher), f"priority {higher.value}")] if higher else []
-    return [list(longer.values()), slots, raised]
+    kinds: tuple[tuple[Iterable[_Idea], int], ...] = (longer.values(), len(_LONGER)), (slots, _SLOTS), (raised, 1)
+    return [list(islice((idea for idea in ideas if allowed(item, idea.item)), most)) for ideas, most in kinds]
 
 
-def _other_slots(document: Document, item: LineItem) -> list[int]:
-    """Up to three slots that one of its creatives fits and that it does not have; those with its own sizes first."""
+def _other_slots(document: Document, item: LineItem) -> list[SlotId]:
+    """The slots that one of its creatives fits and that it does not have; those with its own sizes first."""
     creatives = [one for one in document.creatives if one.id in item.creatives and one.weight]
     mine = {size for slot in document.slots if slot.id in item.slots for size in slot.sizes}
     found = [one for one in document.slots if one.id not in item.slots and any(fits(each, one) for each in creatives)]
     found.sort(key=lambda slot: not mine & set(slot.sizes))
-    return [int(one.id) for one in found[:3]]
+    return [one.id for one in found]
 
 
 def _with(document: Document, item: LineItem) -> Document:

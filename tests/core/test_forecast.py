@@ -394,6 +394,33 @@ def test_remedies_are_told_only_where_they_work() -> None:
     assert ask(world(), hopeless, None, lambda _: None).remedies == {"hopeless": Remedies([], [], 5)}
 
 
+def test_a_remedy_can_be_published() -> None:
+    """
+    None takes a slot past 100 % sold, and no roadblock gets a slot that it has no creative left for.
+    """
+    short = booked("short", 2_500, days=2, priority=Priority.SPONSORSHIP, share=60.0, creatives=("a", "b"))
+    next_ = sponsorship("next", 60, slots=(TOP,), starts=MONDAY + 3.5 * DAY, ends=MONDAY + 30 * DAY)
+    side = sponsorship("side", 60, slots=(SIDE,))
+    free = ask(world(), document(short, slots=[slot(TOP), slot(SIDE)]), None, lambda _: None).remedies["short"]
+    assert free.works == ["a flight 2 days longer", f"slot {SIDE} added"]
+    taken = ask(world(), document(short, next_, side), None, lambda _: None).remedies["short"]
+    assert taken.works == []
+    block = booked("block", 5_000, page=PageRule.ROADBLOCK_ALL)
+    both = document(block, slots=[slot(TOP), slot(SIDE)])
+    assert f"slot {SIDE} added" not in ask(world(), both, None, lambda _: None).remedies["block"].works
+
+
+def test_what_was_wrong_before_stands_in_no_remedys_way() -> None:
+    """
+    Such as a creative that fits none of its slots, or a slot that is sold twice.
+    """
+    wide = creative("wide", size=(728, 90), image_size=(728, 90))
+    short = booked("short", 2_500, priority=Priority.SPONSORSHIP, share=60.0, creatives=("a", "wide"))
+    made = document(short, sponsorship("other", 60, slots=(TOP,)), slots=[slot(SIDE)], creatives=[wide])
+    remedies = ask(world(), made, None, lambda _: None, lambda: True).remedies["short"]
+    assert f"slot {SIDE} added" in remedies.not_tried
+
+
 def test_the_shortest_flight_that_works_is_told() -> None:
     """
     Of those that reach the goal, the least of all.
