@@ -10,9 +10,12 @@ from adserver import hours
 from adserver.catalog import ad_key, ad_name, fits, last_instant
 from adserver.documents import Document, Known
 from adserver.errors import Problem
+from adserver.fields import say_cap
 from adserver.hours import Spans
 from adserver.model import (
     PAUSED,
+    Advertiser,
+    Campaign,
     Creative,
     Kind,
     LineItem,
@@ -23,6 +26,7 @@ from adserver.model import (
     Slot,
     WhenEmpty,
 )
+from adserver.targeting import why_never
 
 # What each kind of creative needs, and what would be silently ignored and is therefore refused.
 _NEEDS: Mapping[Kind, tuple[str, ...]] = {
@@ -118,6 +122,7 @@ def _check_line_items(document: Document, known: Known) -> Iterable[Problem]:
     creatives = {creative.id: creative for creative in document.creatives}
     slots = {slot.id: slot for slot in document.slots}
     campaigns = {campaign.id: campaign for campaign in document.campaigns}
+    advertisers = {advertiser.id: advertiser for advertiser in document.advertisers}
     for line_item in document.line_items:
         where = known.where("line_item", line_item.id)
         if missing := known.missing("campaign", line_item.campaign):
@@ -138,8 +143,13 @@ def _check_line_items(document: Document, known: Known) -> Iterable[Problem]:
             yield Problem(
                 where, "targeting 'prefer' raises a weight, and a sponsorship has a share; use 'any' or 'all'"
             )
+        if line_item.targeting and (why := why_never(line_item.targeting)):
+            yield Problem(where, f"targeting {why}, so it would never show; take one of them out")
         yield from _check_goal(where, line_item)
         campaign = campaigns.get(line_item.campaign)
+        if line_item.page is PageRule.ROADBLOCK_ALL:
+            owners = (line_item, campaign, campaign and advertisers.get(campaign.advertiser))
+            yield from _check_capped_block(where, len(line_item.slots), owners)
         mine = [creatives[name] for name in line_item.creatives if name in creatives]
         if campaign:
             for creative in mine:
@@ -201,6 +211,21 @@ def _check_block(where: str, mine: list[Creative], slots: list[Slot]) -> Iterabl
             f"creatives fill {filled} of {len(choices)} slots at most, so it would never show; add creatives that fit, "
             "or use page = 'roadblock_any'",
         )
+
+
+def _check_capped_block(
+    where: str, slots: int, owners: Iterable[LineItem | Campaign | Advertiser | None]
+) -> Iterable[Problem]:
+    """A roadblock is seen in all of its slots at once, and each counts."""
+    for owner in owners:
+        for cap in owner.frequency if owner else ():
+            if cap.most < slots:
+                whose = "" if isinstance(owner, LineItem) else f" of its {type(owner).__name__.lower()}"
+                yield Problem(
+                    where,
+                    f"page = 'roadblock_all' shows {slots} ads at once, and frequency {say_cap(cap)!r}{whose} allows "
+                    f"fewer, so it would never show; allow {slots} or more, or use page = 'roadblock_any'",
+                )
 
 
 def _most_filled(choices: list[list[str]]) -> int:

@@ -5,6 +5,7 @@ satisfies anybody who asks for it, and never offends anybody who avoids it. Word
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 from unicodedata import normalize
 from urllib.parse import urlsplit, urlunsplit
 
@@ -83,6 +84,50 @@ def know(
     return Context(frozenset(map(str.lower, facts)), path.lower(), address.lower())
 
 
+def _implied(fact: str) -> set[str]:
+    """What a page that is *fact* is as well: German where it is Austrian German."""
+    kind, _, value = fact.partition("=")
+    parts = value.split("-") if kind == "lang" else [value]
+    return {f"{kind}={'-'.join(parts[:n])}" for n in range(1, len(parts) + 1)}
+
+
+def _exclude(one: str, other: str) -> bool:
+    """Whether no page is both."""
+    kind, _, value = one.partition("=")
+    also, _, wanted = other.partition("=")
+    if kind != also or kind not in _SINGLE:
+        return False
+    if kind == "url":  # a path and a whole address may be of one page
+        return value.startswith("/") == wanted.startswith("/") and not _begin_alike(value, wanted)
+    return not _begin_alike(f"{value}-", f"{wanted}-") if kind == "lang" else value != wanted
+
+
+def _begin_alike(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+_SINGLE = ("section", "url", "lang", "country", "device")
+"""What a page has one of."""
+_FEW = 5
+
+
+def why_never(targeting: Targeting) -> str | None:
+    """Why no page can be what it asks for, as the rest of a sentence about it; None when one can."""
+    any_, all_, none = (_ready(terms) for terms in (targeting.any, targeting.all, targeting.none))
+    wanted = all_.everything()
+    single = [one for one in wanted if one.partition("=")[0] in _SINGLE]
+    if both := next(((one, other) for one, other in combinations(single, 2) if _exclude(one, other)), None):
+        return f"'all' asks for {_listed(list(both), 'and')}, and no page is both"
+    if avoided := next((one for one in wanted if none.covers(one)), None):
+        return f"'all' asks for {_listed([avoided], 'and')}, which 'none' avoids"
+    choices = any_.everything()
+    if choices and all(none.covers(one) or any(_exclude(one, other) for other in single) for one in choices):
+        what = "'none'" if all(map(none.covers, choices)) else "'all' or 'none'"
+        more = f" and {len(choices) - _FEW} more" if len(choices) > _FEW else ""
+        return f"'any' asks for {_listed(choices[:_FEW], 'or')}{more}, all of which {what} rules out"
+    return None
+
+
 class _Asked(Struct, frozen=True):
     """Terms made ready: facts, beginnings of paths, beginnings of whole addresses."""
 
@@ -116,6 +161,13 @@ class _Asked(Struct, frozen=True):
 
     def everything(self) -> list[str]:
         return self.missing(UNKNOWN)
+
+    def covers(self, fact: str) -> bool:
+        """Whether each page that is *fact* is some of it."""
+        if fact.startswith("url="):
+            value = fact.removeprefix("url=")
+            return value.startswith(self.paths if value.startswith("/") else self.addresses)
+        return not self.facts.isdisjoint(_implied(fact))
 
 
 def _ready(terms: Terms | None) -> _Asked:

@@ -38,7 +38,7 @@ CORE = {
     "documents": "errors fields model",
     "pauses": "documents hours model steps",
     "catalog": "documents hours model pauses steps targeting",
-    "checks": "catalog documents errors hours model",
+    "checks": "catalog documents errors fields hours model targeting",
     "traffic": "hours pauses",
     "pacing": "hours model pauses traffic",
     "lateness": "",

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import tomli_w
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from adserver.advanced_ads.conditions import NoEqual, targeting_of
 from adserver.advanced_ads.creative import Made, NotMoved, Read, make_creative
@@ -21,6 +21,8 @@ from adserver.checks import check
 from adserver.documents import Entry, read_tables
 from adserver.errors import BadExport
 from adserver.fields import parse_click_url, parse_name, parse_word, parse_zone
+from adserver.model import Targeting
+from adserver.targeting import why_never
 
 _OWNER = "from-advanced-ads"
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -371,13 +373,17 @@ def _write(table: str, raw: dict[str, Any]) -> str:
 
 
 def _both(pages: dict[str, Any], readers: dict[str, Any]) -> dict[str, Any]:
-    """What holds for pages and for readers: Advanced Ads asks both. Raises NoEqual where both are alternatives."""
+    """What holds for pages and for readers: Advanced Ads asks both. Raises NoEqual where both are alternatives, and
+    where nobody can be all that is asked.
+    """
     if "any" in pages and "any" in readers:
         raise NoEqual("alternatives for pages and for readers at once")
     both = {table: {**pages.get(table, {})} for table in [*pages, *readers]}
     for table, terms in readers.items():
         for kind, values in terms.items():
             both[table][kind] = [*both[table].get(kind, []), *values]
+    if why := why_never(convert(both, Targeting)):
+        raise NoEqual(why)
     return both
 
 

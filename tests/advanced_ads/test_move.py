@@ -179,6 +179,7 @@ def test_who_has_to_say_what_is_targeted_is_said_once() -> None:
         {"visitors": [{"type": "geo_targeting", "country": "DE", "city": "Ulm"}]},
         {"visitors": [{"type": "geo_targeting", "country": "Bavaria"}]},
         {"visitors": [{"type": "geo_targeting", "country": "UK"}]},
+        {"visitors": [{"type": "geo_targeting", "country": "AT"}, {"type": "geo_targeting", "country": "CH"}]},
         {"visitors": [{"type": "geo_targeting", "operator": "is_not", "country": "EU"}]},
         {"tracking": {"impression_limit": "1,000"}},
         {"tracking": {"impression_limit": 1000, "click_limit": [5]}},

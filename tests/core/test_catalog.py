@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from msgspec.structs import replace
 
 from adserver.catalog import Bookings, Catalog, ad_key
 from adserver.checks import _most_filled, check
 from adserver.documents import Document, Known, read_tables
 from adserver.errors import Problem
-from adserver.model import Kind, PageRule, Placement, Priority, Slot, SlotId, WhenEmpty
+from adserver.model import Cap, Kind, PageRule, Placement, Priority, Slot, SlotId, Targeting, Terms, WhenEmpty
 from tests.make import (
     NOON,
     SLOT,
+    advertiser,
+    campaign,
     catalog,
     creative,
     document,
@@ -244,6 +247,13 @@ def test_a_hundred_shares_of_1_percent_are_100() -> None:
         ({"creatives": ("wide",)}, "has no creative (of weight above 0) that fits slot 889990 (300x250); add one"),
         ({"creatives": ("paused",)}, "has no creative (of weight above 0) that fits slot 889990 (300x250); add one"),
         ({"creatives": ("loaf", "wide")}, "creative 'wide' (728x90) fits none of its slots; take it out"),
+        (
+            {"targeting": Targeting(all=Terms(device=("mobile", "desktop")))},
+            (
+                "targeting 'all' asks for device desktop and device mobile, and no page is both, so it would never "
+                "show; take one of them out"
+            ),
+        ),
         ({"creatives": ("theirs",)}, "shows creative 'theirs' of advertiser 'rival', and its campaign is of 'acme'"),
     ],
 )
@@ -325,6 +335,30 @@ def test_a_roadblock_has_a_creative_for_each_of_its_slots(
             assert any(f"its creatives fill {filled} of {len(slots)} slots at most" in one for one in said)
         else:
             assert not [one for one in said if "roadblock" in one]
+
+
+@pytest.mark.parametrize("whose", ["line_item", "campaign", "advertiser"])
+def test_a_roadblock_fits_under_its_caps(whose: str) -> None:
+    """
+    Its ads are seen at once, so a cap on fewer, its own or its owners', would keep it away for ever: that is told.
+    """
+    owner = "" if whose == "line_item" else f" of its {whose}"
+    expected = (
+        "config/a.toml: line item 'spring-sale': page = 'roadblock_all' shows 2 ads at once, and frequency '1 per day'"
+        f"{owner} allows fewer, so it would never show; allow 2 or more, or use page = 'roadblock_any'"
+    )
+    for caps, allows in (((Cap(2, 3600), Cap(9, 86_400)), True), ((Cap(9, 3600), Cap(1, 86_400)), False)):
+        own, of_campaign, of_advertiser = (
+            caps if one == whose else () for one in ("line_item", "campaign", "advertiser")
+        )
+        for page in PageRule:
+            block = line_item(slots=(SLOT, SlotId(5)), creatives=("a", "b"), page=page, frequency=own)
+            made = structs.replace(
+                document(block),
+                campaigns=(campaign(frequency=of_campaign),),
+                advertisers=(advertiser(frequency=of_advertiser),),
+            )
+            assert told(made) == ([] if allows or page is not PageRule.ROADBLOCK_ALL else [expected])
 
 
 @settings(max_examples=200)

@@ -4,11 +4,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adserver.decide import Filled, Lost, Page, Step, decide
 from adserver.fields import parse_url_beginning
 from adserver.model import LineItem, NoFill, Targeting, Terms
-from adserver.targeting import UNKNOWN, Context, Target, know
+from adserver.targeting import UNKNOWN, Context, Target, know, why_never
 from tests.make import NOON, SLOT, catalog, draws, line_item, problems
 
 BUSINESS = know(section="Business", tags=["banks", "rates"], lang="de-AT", url="https://example.org/business/rates?x=1")
@@ -46,6 +48,64 @@ def test_a_page_is_admitted_or_not(terms: dict[str, Terms], admitted: bool) -> N
     Any, all and none over everything that is known; what is unknown satisfies nobody and offends nobody.
     """
     assert targeted(**terms).admits(BUSINESS) is admitted
+
+
+NEVER = [
+    (
+        {"all": Terms(section=("business", "sport"))},
+        "'all' asks for section business and section sport, and no page is",
+    ),
+    ({"all": Terms(lang=("de", "de-at"))}, None),
+    ({"all": Terms(tag=("a", "b"), keys={"team": ("ajax", "psv")})}, None),
+    ({"all": Terms(lang=("de-at",)), "none": Terms(lang=("de",))}, "'all' asks for lang de-at, which 'none' avoids"),
+    ({"any": Terms(tag=("a",)), "none": Terms(tag=("A",))}, "'any' asks for tag a, all of which 'none' rules out"),
+    ({"any": Terms(tag=("a", "b")), "none": Terms(tag=("a",))}, None),
+    ({"any": Terms(url=("/live/nl/",)), "none": Terms(url=("/live/",))}, "'any' asks for url /live/nl/, all of which"),
+    ({"any": Terms(url=("/live/",)), "all": Terms(url=("https://a.example/",))}, None),
+    (
+        {"any": Terms(country=("nl",), tag=("a",)), "all": Terms(country=("be",)), "none": Terms(tag=("a",))},
+        "'any' asks for country nl or tag a, all of which 'all' or 'none' rules out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("terms", "said"), NEVER)
+def test_what_no_page_can_be_is_told(terms: dict[str, Terms], said: str | None) -> None:
+    """
+    A page has one section, language, country, device and address, and what is avoided is not asked for.
+    """
+    why = why_never(Targeting(**terms))
+    assert why is None if said is None else why is not None and why.startswith(said)
+
+
+WHOLE = [
+    know(section=section, tags=tags, lang=lang, url=url)
+    for section in ("", "a", "b")
+    for tags in ([], ["x"], ["y"], ["x", "y"])
+    for lang in ("", "de", "de-at", "fr")
+    for url in ("", "/a/", "/a/b/", "/c/")
+]
+"""Every page of a small world."""
+
+
+@st.composite
+def some_terms(draw: st.DrawFn) -> Terms:
+    def few(*values: str) -> tuple[str, ...]:
+        return tuple(draw(st.lists(st.sampled_from(values), max_size=2, unique=True)))
+
+    return Terms(
+        section=few("a", "b"), tag=few("x", "y"), lang=few("de", "de-at", "fr"), url=few("/a/", "/a/b/", "/c/")
+    )
+
+
+@settings(max_examples=500)
+@given(st.fixed_dictionaries({name: st.none() | some_terms() for name in ("any", "all", "none")}))
+def test_what_is_told_of_as_never_admits_no_page_and_all_else_some(terms: dict[str, Terms | None]) -> None:
+    """
+    Compared with every page there is.
+    """
+    targeting = Targeting(**terms)
+    assert any(map(Target(targeting).admits, WHOLE)) == (why_never(targeting) is None)
 
 
 GOLDEN = [
