@@ -14,6 +14,7 @@ Beside the bookings a file has `[[page]]` tables, each a page view, or many:
     reached    line items that have their goal
     earned     what creatives have earned by being clicked, by line item, where their rotation is optimised
     seen       line items that this reader may not be shown now, and why; known = false where nobody knows the reader
+    left    how often this reader may be shown what a frequency cap counts, such as "line_item:bread"
     view    which view of its slots it is, counted from 0
     views   that many views one after another, of which each line item has as many as `counts` says, give or take 3,
             and each creative as many as `shown` says
@@ -56,6 +57,7 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
     earned: dict[str, dict[str, float]] = {}
     seen: dict[str, str] = {}
     known: bool = True
+    left: dict[str, int] = {}
     view: int = 0
     views: int = 1
     counts: dict[str, int] | None = None
@@ -64,7 +66,7 @@ class View(msgspec.Struct, forbid_unknown_fields=True):
     def page(self, catalog: Catalog) -> Page:
         asks: list[SlotId | Group] = [SlotId(one) if isinstance(one, int) else catalog.groups[one] for one in self.asks]
         held = self.seen if self.known else None
-        return Page(tuple(asks), self.format, parse_query(self.query.encode()).context, held)
+        return Page(tuple(asks), self.format, parse_query(self.query.encode()).context, held, self.left)
 
 
 def read_story(path: Path) -> tuple[Catalog, list[View]]:
