@@ -231,7 +231,7 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
     """The live document, and everything a forecast begins with."""
     from adserver.archive import open_book
     from adserver.catalog import Catalog
-    from adserver.curves import read_pages
+    from adserver.curves import SAMPLED_DAYS, read_pages
     from adserver.days import Days
     from adserver.delivered import Delivered
     from adserver.forecast import Before, View, measure_of
@@ -255,7 +255,8 @@ async def _read_world(settings: Settings, days_ahead: int) -> Any:
         await correct(store, outlook, slots, days, now)
         delivered = Delivered(open_book(settings.archive_url, settings.data), everything=True)
         await delivered.refresh(store, catalog, days, now)
-        views = [View(one.asks, one.context) for one in await read_pages(store, range(today - 7, today + 1))]
+        pages = await read_pages(store, range(today - SAMPLED_DAYS + 1, today + 1))
+        views = [View(one.asks, one.context) for one in pages]
         whole, of_today = delivered.totals(), delivered.totals(today)
         before = {}
         for one in document.line_items:

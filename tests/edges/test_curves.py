@@ -6,10 +6,21 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from adserver.curves import MOST_PAGES, Curves, put_away, read_day, read_live, read_pages, sample_of, settled
+from adserver.curves import (
+    MOST_PAGES,
+    SAMPLED_DAYS,
+    Curves,
+    put_away,
+    read_day,
+    read_live,
+    read_pages,
+    sample_of,
+    settled,
+)
 from adserver.days import Days
 from adserver.decide import Page
 from adserver.errors import StoreRefused
+from adserver.model import SlotId
 from adserver.store import Store
 from adserver.targeting import NO_READER, know
 from adserver.traffic import STEPS
@@ -85,6 +96,48 @@ def test_five_weeks_of_a_thousand_slots_take_a_few_megabytes(server: Server, wit
     with_store(body)
 
 
+def test_pages_are_kept_as_long_as_they_are_read(server: Server, with_store: Run) -> None:
+    """
+    Over a week, and those of days gone by compressed: 8 days of all different pages take less than 4 MB beside the
+    curves, of which two days are not put away yet.
+    """
+    from random import Random
+
+    dice = Random(1)
+
+    def page(n: int) -> Page:
+        words = ["".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(9)]
+        url = f"https://www.courier.example/{words[0]}/2026/03/{n}-{'-'.join(words[1:7])}"
+        keys = {"author": [words[7]], "subscription": [dice.choice(("none", "trial", "full"))]}
+        said = {"section": dice.choice(("sport", "news", "business")), "lang": "nl-NL", "device": "phone"}
+        context = know(tags=words[7:], url=url, keys=keys, **said)
+        return Page(tuple(SlotId(889_000 + dice.randrange(1000)) for _ in range(5)), context=context)
+
+    async def body(store: Store) -> None:
+        curves = Curves()
+        for n in range(MOST_PAGES):
+            curves.add_page(page(n), DAYS, NOON)
+            if n % 400 == 399:
+                await curves.flush(store)
+        with server.client() as client:
+            [live] = client.keys("as:*")
+            assert 7 * 86_400 < client.ttl(live) <= 9 * 86_400
+            of_today = int(client.memory_usage(live, samples=0) or 0)
+            before = await read_pages(store, [TODAY])
+            await put_away(store, TODAY, [])
+            assert not client.exists(live)
+            [whole] = client.keys("as:*")
+            assert 7 * 86_400 < client.ttl(whole) <= 9 * 86_400
+            of_a_day = int(client.memory_usage(whole) or 0)
+        assert await read_pages(store, [TODAY]) == before
+        assert len(before) == MOST_PAGES
+        await put_away(store, TODAY, [])
+        assert await read_pages(store, [TODAY]) == before
+        assert 2 * of_today + (SAMPLED_DAYS - 2) * of_a_day < 4_000_000, (of_today, of_a_day)
+
+    with_store(body)
+
+
 def test_sampled_pages_say_nothing_of_who_read_them(with_store: Run) -> None:
     """
     Asks, facts, the path and whether anybody was named stay; a query, a fragment and a password of the address do not.
@@ -134,6 +187,7 @@ def test_what_others_wrote_is_no_curve(server: Server, with_store: Run) -> None:
         with server.client() as client:
             client.set(f"as:{{curves}}:{TODAY}", b"junk")
             client.rpush(f"as:{{curves}}:{TODAY}:pages", b"junk", b"\xff")
+            client.set(f"as:{{curves}}:{TODAY}:pages:whole", b"junk")
         assert await read_pages(store, [TODAY]) == []
         with pytest.raises(StoreRefused, match="holds no curve"):
             await read_day(store, TODAY, [SLOT])
