@@ -81,9 +81,10 @@ sub vcl_backend_error {
 }
 
 sub vcl_deliver {
-    # A page with ads in it holds tokens that count once, so nobody behind Varnish may keep it.
+    # A page with ads in it holds tokens that count once, so no cache behind Varnish may keep it. A browser may, for its
+    # Back button: with no-store it would load the page again there, and count a second view.
     if (resp.http.Content-Type ~ "^text/html") {
-        set resp.http.Cache-Control = "private, no-store";
+        set resp.http.Cache-Control = "private, no-cache";
         unset resp.http.ETag;
         unset resp.http.Last-Modified;
         unset resp.http.Age;

@@ -9,14 +9,20 @@ from django.core.cache import cache
 from django.core.checks import run_checks
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.cache import FetchFromCacheMiddleware, UpdateCacheMiddleware
+from django.middleware.http import ConditionalGetMiddleware
 from django.test import RequestFactory, override_settings
+from playwright.sync_api import BrowserContext
 
 from adserver import client
 from adserver.client.django.apps import MIDDLEWARE
 from adserver.client.django.middleware import ads
 from adserver.client.django.sites import read_settings
 from tests.client import sites  # noqa: F401 - configures Django
+from tests.client.browsers import browser, context, views_of_a_page_that_is_come_back_to
+from tests.page.site import Site
 from tests.service.live import Service, tokens
+
+__all__ = ["browser", "context"]
 
 KEEP = "django.middleware.cache.UpdateCacheMiddleware"
 
@@ -65,8 +71,8 @@ def test_the_check_says_what_is_wrong(settings: dict[str, Any], said: str) -> No
 @pytest.mark.parametrize(
     ("form", "before", "after"),
     [
-        ("html", {}, {"private", "no-store"}),
-        ("html", {"Cache-Control": "public, max-age=60"}, {"private", "no-store", "max-age=60"}),
+        ("html", {}, {"private", "no-cache"}),
+        ("html", {"Cache-Control": "public, max-age=60"}, {"private", "no-cache", "max-age=60"}),
         ("placeholder", {"Cache-Control": "public, max-age=60"}, {"public", "max-age=60"}),
         ("placeholder", {}, set()),
     ],
@@ -107,6 +113,46 @@ def test_a_page_that_the_site_keeps_has_ads_of_its_own_for_each_view(service: Se
             pages = ask(*order)
             assert len(made) == times
             assert len({token for page in pages for token in tokens(page)}) == 5
+
+
+@pytest.mark.system
+def test_a_reader_who_comes_back_is_one_view(
+    answer: Callable[..., HttpResponse],
+    service: Service,
+    context: BrowserContext,
+) -> None:
+    """
+    The browser's Back button shows the page that it still has: nothing is loaded again, and nothing counted.
+    """
+
+    def page() -> tuple[str, dict[str, str]]:
+        answered = answer(HttpResponse(f"<!doctype html><title>News</title>{client.ad(889990)}<script>{asks}</script>"))
+        return str(answered.content.decode()), {name.lower(): value for name, value in answered.items()}
+
+    asks = "fetch('/weather')"  # with that, Chromium is as strict as others about pages that nobody may store
+    with closing(Site()) as site:
+        site.pages |= {"/article": page, "/weather": ("Rain", {"cache-control": "no-store"})}
+        views = views_of_a_page_that_is_come_back_to(context, f"{site.url}/article", f"{service.url}/healthz")
+    assert len(views) == 1
+
+
+@pytest.mark.parametrize("order", [(ConditionalGetMiddleware, ads), (ads, ConditionalGetMiddleware)])
+def test_no_browser_is_told_that_its_ads_are_still_good(service: Service, order: tuple[Any, Any]) -> None:
+    """
+    A page that has not changed has new ads all the same: it is sent again, in whichever order the middlewares stand.
+    """
+
+    def view(_: HttpRequest) -> HttpResponse:
+        return HttpResponse(str(client.ad(889990)), headers={"Last-Modified": "Mon, 02 Mar 2026 00:00:00 GMT"})
+
+    through = order[0](order[1](view))
+    with override_settings(ADSERVER={"url": service.url, "budget_s": 20}), closing(read_settings()[0]):
+        first = through(RequestFactory(headers={"host": "news.example.com"}).get("/article"))
+        asked = {"If-None-Match": first.get("ETag", '"x"'), "If-Modified-Since": first.get("Last-Modified", "x")}
+        again = through(RequestFactory(headers={"host": "news.example.com", **asked}).get("/article"))
+    assert not first.has_header("Last-Modified")
+    assert again.status_code == 200
+    assert len({*tokens(first.content.decode()), *tokens(again.content.decode())}) == 2
 
 
 def test_a_length_that_was_said_stays_true(answer: Callable[..., HttpResponse]) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import BrowserContext
 
+from tests.client.browsers import browser, context, views_of_a_page_that_is_come_back_to
 from tests.client.peers import peer
 from tests.integrations.proxies import PROXIES, Site, example_page, proxy
 from tests.service.conftest import new_service
 from tests.service.live import Service, client, eventually, free_port, tokens
 
-__all__ = ["new_service"]
+__all__ = ["browser", "context", "new_service"]
 
 SLOTS = ["889990", "889991", "889992", "889977", "889994", "889993"]
 EMPTY = 700003
@@ -70,10 +72,25 @@ def test_each_view_of_a_cached_page_has_ads_of_its_own(service: Service, kind: s
         assert answer.status_code == 200
         assert re.findall(r'<aside[^>]* data-slot="(\d+)"', answer.text) == SLOTS
         assert without_ads(answer.text) == without_includes(kind)
-        assert answer.headers["cache-control"] == "private, no-store"
+        assert answer.headers["cache-control"] == "private, no-cache"
         assert not {"etag", "last-modified", "set-cookie"} & set(answer.headers)
     found = [token for answer in answers for token in tokens(answer.text)]
     assert len(set(found)) == len(found) == 50 * 6
+
+
+def test_a_reader_who_comes_back_is_one_view(
+    service: Service,
+    kind: str,
+    site: Site,
+    tmp_path: Path,
+    context: BrowserContext,
+) -> None:
+    """
+    The browser's Back button shows the page that it still has: nothing is loaded again, and nothing counted.
+    """
+    with proxy(kind, tmp_path, site.address, address(service.url)) as url:
+        views = views_of_a_page_that_is_come_back_to(context, f"{url}/article", f"{service.url}/healthz")
+    assert len(set(views)) == len(views) == 6
 
 
 def test_a_page_is_kept_for_whom_it_was_made(service: Service, kind: str, site: Site, tmp_path: Path) -> None:

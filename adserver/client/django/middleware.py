@@ -3,8 +3,10 @@
 What is said of the page: its address without query, its language, the reader's User-Agent, `Sec-GPC` and `DNT`; over
 that what the site's function `about` says; over that what a view puts into `request.adserver`, a dict.
 Put it behind whatever compresses pages and before what keeps them: a kept page has its marks then, and each view of it
-ads of its own. A page with ads says `private, no-store`, because its tokens count once; one with placeholders, which a
-cache may keep, says nothing. Streamed responses are left as they are, with the marks, which no reader sees; a HEAD
+ads of its own. A page with ads says `private, no-cache`, because its tokens count once, and has no `ETag` and no
+`Last-Modified`, by which a browser would be told to show it again. It does not say `no-store`: with that a browser
+loads the page anew for a reader who comes back to it, and one view counts twice. A page with placeholders says nothing,
+because a cache may keep it. Streamed responses are left as they are, with the marks, which no reader sees; a HEAD
 request asks for no ads.
 """
 
@@ -106,7 +108,8 @@ def _page(response: Any) -> str | None:
 def _put(response: Any, page: str, *, counted: bool) -> None:
     try:
         if counted:
-            patch_cache_control(response, private=True, no_store=True)
+            patch_cache_control(response, private=True, no_cache=True)
+            del response["ETag"], response["Last-Modified"]
         response.content = page.encode(response.charset, "xmlcharrefreplace")
         if response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
