@@ -1,27 +1,14 @@
 """Pages behind a page cache: boxes that each reader's browser fills, and how the loader is put on a page."""
 
 import re
-import shutil
-from collections.abc import Iterator
 
-import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.page.conftest import AGENT, ARGUMENTS, CHROMIUM
+from tests.page.conftest import AGENT
 from tests.service.live import REPOSITORY, Service, eventually, free_port, tokens
 from tests.wordpress.conftest import calls
 from tests.wordpress.site import WordPress
 from tests.wordpress.test_pages import ARTICLE, SIX, assert_bare, main, slots
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not shutil.which(CHROMIUM):
-        pytest.skip("Chromium is not installed: run tools/install-system-programs")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def _note(page: Page, complaints: list[str], asked: list[str]) -> None:

@@ -4,9 +4,11 @@ import re
 import statistics
 import threading
 import time
+from random import Random
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.client.peers import FAULTS, SLOW, peer
 from tests.service.live import Service, tokens
@@ -365,6 +367,82 @@ def test_an_ad_is_put_only_where_html_stands(site: WordPress, service: Service) 
         '<title></title><p title="" >a</p><script>var a = "", b = "";</script><textarea></textarea><style></style>'
         "<!-- <script> --><p>3 < 4{AD}</p>"
     )
+
+
+def test_no_ad_is_put_into_what_only_looks_like_html(site: WordPress, service: Service) -> None:
+    """
+    A `>` in an attribute ends no tag, a document within an attribute is an attribute, a comment is no place for an ad.
+    """
+    site.set(url=service.url)
+    places = [
+        ('<p title="x > y {}">a</p>', False),
+        ("<p title='x > \"y\" {}'>a</p>", False),
+        ('<p title = "x > y"{}>a</p>', False),
+        ('<iframe srcdoc="<p>{}</p>"></iframe>', False),
+        ("<iframe>{}</iframe>", False),
+        ("<!--{}-->", False),
+        ("<!-- {} --><p>b</p>", False),
+        ("<!-- <p> -- > {} --!><p>b</p>", False),
+        ("<!doctype {}>", False),
+        ("<? {} ?>", False),
+        ("</ {}>", False),
+        ('<script>"<!--<script></script>{}"</script>', False),
+        ('<a href="x>{}</a>', False),
+        ('<p title="x > y">{}</p>', True),
+        ("<p title=it's>{}</p>", True),
+        ('<p title=">" \'>{}</p>', True),
+        ("<iframe srcdoc='<p>'></iframe>{}", True),
+        ("<!-->{}<p>c</p>", True),
+        ("<!---->{}<p>c</p>-->", True),
+        ("<!-- a --!>{}", True),
+        ("<!doctype html>{}", True),
+        ("3 < 4 {} > 2", True),
+        ("<script>'<!--'</script>{}", True),
+        ("<script>'<!--<script>-->'</script>{}", True),
+        ("<title>a</title >{}", True),
+    ]
+    texts = [text for text, _ in places]
+    found = site.php(
+        "$mark = do_shortcode( '[the_ad id=\"889990\"]' ); return array_map( function ( $text ) use ( $mark ) {"
+        f" return Adserver\\Page::fill_alone( str_replace( '{{}}', $mark, $text ) ); }}, {quote(texts)} );"
+    )
+    shown = [(ASIDE.sub("{}", html), bool(slots(html))) for html in found]
+    assert shown == [(text if is_html else text.replace("{}", ""), is_html) for text, is_html in places]
+
+
+PIECES = (
+    "<p>", "</p>", '<p title="', "<a href=x>", "<a b='", '"', "'", ">", " x ", "=", " = ", "/", "-", "< ", "<br/>",
+    "<!--", "-->", "--!>", "<!-->", "<!", "<?", "</ ", "</>", "<![CDATA[", "]]>", "<script>", "</script>", "<script ",
+    "<style>", "</style>", "<title>", "</title>", "<textarea>", "</textarea >", '<iframe srcdoc="', "</iframe>",
+    "<xmp>", "</xmp>",
+)  # fmt: skip
+
+
+def test_html_is_read_as_a_browser_reads_it(site: WordPress, browser: Browser) -> None:
+    """
+    In two thousand heaps of broken markup an element may be put just where Chromium makes an element of it.
+    """
+    dice = Random(6)
+    texts = []
+    for _ in range(2000):
+        pieces = dice.choices(PIECES, k=dice.randint(1, 9))
+        at = dice.randint(0, len(pieces))
+        texts.append(["".join(pieces[:at]), "".join(pieces[at:])])
+    mine = site.php(
+        "return array_map( function ( $text ) { return ( new Adserver\\Reading( implode( '', $text ) ) )"
+        f"->is_html_at( strlen( $text[0] ) ); }}, {quote(texts)} );"
+    )
+    page = browser.new_page()
+    real = page.evaluate(
+        """(texts) => texts.map(([before, after]) => {
+            const read = new DOMParser().parseFromString(`${before}<aside data-ad></aside>${after}`, "text/html");
+            return read.querySelector("aside[data-ad]") !== null;
+        })""",
+        texts,
+    )
+    page.close()
+    assert 300 < sum(real) < 1700
+    assert [(text, ours) for text, ours, theirs in zip(texts, mine, real, strict=True) if ours != theirs] == []
 
 
 def test_a_feed_has_no_ads_and_no_shortcodes(site: WordPress, service: Service) -> None:

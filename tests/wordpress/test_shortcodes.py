@@ -19,6 +19,7 @@ ROWS = [
 CALLED = re.compile(r"\{\{AD (the_ad|the_ad_group|the_ad_placement)((?: [^ {}]+)*)\}\}")
 BOX = re.compile(r'<div class="adserver adserver-placeholder" data-adserver-(slot|group)="([^"]*)".*?</div>', re.DOTALL)
 OPAQUE = re.compile(r"<(script|style|textarea|title)[\s>].*?(</\1|\Z)", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(r"""</?[a-zA-Z](?:=\s*(?:"[^"]*"|'[^']*')|=(?!\s*["'])|[^>=])*>""")
 
 
 def asked(called: re.Match[str]) -> tuple[str, str]:
@@ -60,7 +61,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def in_markup(text: str, place: int) -> bool:
     """Whether *place* is in a tag, an attribute, or an element that holds no HTML: there the plugin puts no ad."""
     before = CALLED.sub("", text[:place])
-    if re.search(r"<[a-zA-Z/][^<>]*\Z", before):
+    if re.search(r"<[a-zA-Z/]", TAG.sub("", before)):
         return True
     return any(found.start() < place < found.end() for found in OPAQUE.finditer(text))
 

@@ -21,7 +21,6 @@ final class Marks {
 	private const BLANKS = " \t\n\x0B\f\r";
 	private const ID     = '[A-Za-z0-9_-]{1,64}';
 	private const MARK   = '~<!--adserver (the_ad|the_ad_group|the_ad_placement) ([A-Za-z0-9_-]{1,64}) ([0-9a-f]{16})-->~';
-	private const OPAQUE = '~<(?:!--(?!adserver )|(script|style|textarea|title|xmp|noembed|noframes)(?=[\s/>]))~i';
 
 	/** As texturized, escaped for HTML, for JSON. */
 	private const MANGLED = '~(?:<|&lt;|&#0*60;|&#x0*3c;|\\\\u003c)!(?:--|\x{2013}|&#8211;|&ndash;)adserver'
@@ -43,37 +42,65 @@ final class Marks {
 	}
 
 	/**
-	 * *page* with its marks filled.
+	 * *texts* with their marks filled, under their keys.
 	 *
-	 * @param callable $answer Is given the asks, pairs of a name and an id, and returns as many texts, or none at all.
-	 *                         It is called once, or not at all where there is nothing to ask.
+	 * @param array<int|string, string> $texts Each HTML for itself: a whole page, an article.
+	 * @param callable                  $answer Is given the asks, pairs of a name and an id, and for each of them the key of
+	 *                                          the text that it is of; returns as many texts, or none at all. It is called
+	 *                                          once, or not at all where there is nothing to ask.
+	 * @return array<int|string, string>
 	 */
-	public static function fill( string $page, callable $answer ): string {
+	public static function fill( array $texts, callable $answer ): array {
+		$asks = array();
+		$of   = array();
+		$all  = array();
+		foreach ( $texts as $key => $text ) {
+			list( $pieces, $marks ) = self::split( $text );
+			$bare                   = new Reading( implode( '', $pieces ) );
+			$before                 = 0;
+			$all[ $key ]            = array( $pieces[0] );
+			foreach ( $marks as $number => $ask ) {
+				$before += strlen( $pieces[ $number ] );
+				if ( count( $asks ) < self::MOST && $bare->is_html_at( $before ) ) {
+					$all[ $key ][] = count( $asks );
+					$asks[]        = $ask;
+					$of[]          = $key;
+				}
+				$all[ $key ][] = $pieces[ $number + 1 ];
+			}
+		}
+		$answers = $asks ? $answer( $asks, $of ) : array();
+		foreach ( $all as $key => $pieces ) {
+			$filled = '';
+			foreach ( $pieces as $piece ) {
+				$filled .= is_int( $piece ) ? ( $answers[ $piece ] ?? '' ) : $piece;
+			}
+			$texts[ $key ] = $filled;
+		}
+		return $texts;
+	}
+
+	/**
+	 * What stands around the marks of *text*, always one more than there are marks, and what these ask for.
+	 *
+	 * @return array{list<string>, list<array{string, string}>}
+	 */
+	private static function split( string $text ): array {
 		$found = array();
-		preg_match_all( self::MARK, $page, $found, PREG_SET_ORDER | PREG_OFFSET_CAPTURE );
-		$asks   = array();
+		preg_match_all( self::MARK, $text, $found, PREG_SET_ORDER | PREG_OFFSET_CAPTURE );
 		$pieces = array();
+		$asks   = array();
 		$at     = 0;
-		$seen   = new Reading( $page, self::MARK, self::OPAQUE );
 		foreach ( $found as $one ) {
 			list( list( $whole, $offset ), list( $name ), list( $id ), list( $signature ) ) = $one;
-			if ( ! hash_equals( self::sign( $name, $id ), $signature ) ) {
-				continue;
-			}
-			$pieces[] = substr( $page, $at, $offset - $at );
-			$at       = $offset + strlen( $whole );
-			$open     = $seen->is_html_at( $offset );
-			$pieces[] = $open && count( $asks ) < self::MOST ? count( $asks ) : '';
-			if ( $open && count( $asks ) < self::MOST ) {
-				$asks[] = array( $name, $id );
+			if ( hash_equals( self::sign( $name, $id ), $signature ) ) {
+				$pieces[] = self::without_mangled( substr( $text, $at, $offset - $at ) );
+				$asks[]   = array( $name, $id );
+				$at       = $offset + strlen( $whole );
 			}
 		}
-		$answers = $asks ? $answer( $asks ) : array();
-		$filled  = '';
-		foreach ( $pieces as $piece ) {
-			$filled .= is_int( $piece ) ? ( $answers[ $piece ] ?? '' ) : self::without_mangled( $piece );
-		}
-		return $filled . self::without_mangled( substr( $page, $at ) );
+		$pieces[] = self::without_mangled( substr( $text, $at ) );
+		return array( $pieces, $asks );
 	}
 
 	private static function without_mangled( string $text ): string {
@@ -93,51 +120,121 @@ final class Marks {
 }
 
 /**
- * Reads a page once from its beginning, to say of one place after the other whether HTML stands there.
+ * Reads HTML once from its beginning as a browser's tokenizer does, to say of one place after the other whether an element
+ * may begin there: not in a tag or an attribute, not in a comment, not in what is no markup, such as a script or a title.
  */
 final class Reading {
-	/** So far before a place a tag may begin that it stands in. */
-	private const LONGEST_TAG = 4096;
+	private const BLANK = '[\t\n\f\r ]';
+	private const NAME  = '[^\t\n\f\r >/=]';
+
+	/** A tag, whole. A quote begins a value behind an equals sign only, and one that never ends makes it none. */
+	private const TAG = '~\G</?([a-z][^\t\n\f\r >/]*+)(?>[\t\n\f\r /]++'
+		. '|[^\t\n\f\r >/]' . self::NAME . '*+'
+		. '(?>' . self::BLANK . '*+=' . self::BLANK . '*+(?>"[^"]*+"|\'[^\']*+\'|(?=>)|[^"\'\t\n\f\r >][^\t\n\f\r >]*+)|(?!' . self::BLANK . '*+=)))*+>~i';
+
+	/** Elements that hold text, whatever it looks like. */
+	private const TEXTS = array( 'script', 'style', 'textarea', 'title', 'xmp', 'iframe', 'noembed', 'noframes', 'plaintext' );
 
 	/** @var string */
-	private $page;
-	/** @var string */
-	private $mark;
-	/** @var string */
-	private $opaque;
-	/** @var int */
+	private $html;
+	/** @var int Up to here it has been read. */
 	private $at = 0;
-	/** @var string What closes the element or comment that *at* is in; '' in none. */
-	private $closes = '';
+	/** @var int Where the last that was read begins, inside of which nothing can be put. */
+	private $first = 0;
+	/** @var int And its last place. */
+	private $last = -1;
 
-	public function __construct( string $page, string $mark, string $opaque ) {
-		$this->page   = $page;
-		$this->mark   = $mark;
-		$this->opaque = $opaque;
+	public function __construct( string $html ) {
+		$this->html = $html;
 	}
 
 	/** *offset* must not be before that of the last call. */
 	public function is_html_at( int $offset ): bool {
-		while ( $this->at < $offset ) {
-			if ( '' !== $this->closes ) {
-				$end = stripos( $this->page, $this->closes, $this->at );
-				if ( false === $end || $end >= $offset ) {
-					return false;
-				}
-				$this->at     = $end + strlen( $this->closes );
-				$this->closes = '';
-			}
-			$next = array();
-			if ( 1 !== preg_match( $this->opaque, $this->page, $next, PREG_OFFSET_CAPTURE, $this->at ) || $next[0][1] >= $offset ) {
-				break;
-			}
-			$this->at     = $next[0][1] + strlen( $next[0][0] );
-			$this->closes = isset( $next[1] ) ? '</' . $next[1][0] : '-->';
+		while ( $this->last < $offset && $this->read() ) {
+			continue;
 		}
-		$this->at = max( $this->at, $offset );
-		$from     = max( 0, $offset - self::LONGEST_TAG );
-		$before   = (string) preg_replace( $this->mark, '', substr( $this->page, $from, $offset - $from ) );
-		$tag      = strrpos( $before, '<' );
-		return false === $tag || false !== strpos( $before, '>', $tag ) || 1 !== preg_match( '~^[a-z/]~i', substr( $before, $tag + 1, 1 ) );
+		return $offset < $this->first || $offset > $this->last;
+	}
+
+	/** Goes on to the next tag, comment or element of text; false where there is none. */
+	private function read(): bool {
+		$length = strlen( $this->html );
+		do {
+			$begins = $this->at < $length ? strpos( $this->html, '<', $this->at ) : false;
+			if ( false === $begins ) {
+				$this->at = $length;
+				return false;
+			}
+			$this->at = $begins + 1;
+			$next     = substr( $this->html, $begins + 1, 2 );
+		} while ( 1 !== preg_match( '~^(?:[!?]|/?[a-z]|/.)~is', $next ) ); // "3 < 4"
+
+		$name        = '';
+		$this->at    = 1 === preg_match( '~^/?[a-z]~i', $next ) ? $this->end_of_tag( $begins, $name ) : $this->end_of_comment( $begins );
+		$this->first = $begins + 1;
+		$this->last  = $this->at - 1;
+		if ( '/' !== $next[0] && in_array( $name, self::TEXTS, true ) ) {
+			$this->at   = 'script' === $name ? $this->end_of_script() : $this->end_of_text( $name );
+			$this->last = $this->at;
+		}
+		return true;
+	}
+
+	private function end_of_tag( int $begins, string &$name ): int {
+		$tag = array();
+		if ( 1 !== preg_match( self::TAG, $this->html, $tag, 0, $begins ) ) {
+			return strlen( $this->html ) + 1; // It never ends.
+		}
+		$name = strtolower( $tag[1] );
+		return $begins + strlen( $tag[0] );
+	}
+
+	private function end_of_comment( int $begins ): int {
+		if ( '<!--' !== substr( $this->html, $begins, 4 ) ) {
+			return $this->behind( '~>~', $begins + 2 );
+		}
+		return $this->behind( 1 === preg_match( '~\G-?>~', $this->html, $found, 0, $begins + 4 ) ? '~>~' : '~--!?>~', $begins + 4 );
+	}
+
+	private function end_of_text( string $name ): int {
+		$found = array();
+		if ( 'plaintext' === $name || 1 !== preg_match( "~</$name(?=[\\t\\n\\f\\r />])~i", $this->html, $found, PREG_OFFSET_CAPTURE, $this->at ) ) {
+			return strlen( $this->html ) + 1;
+		}
+		return $found[0][1];
+	}
+
+	/** A script ends at its end tag, unless that stands in a comment behind another script's beginning. */
+	private function end_of_script(): int {
+		$found   = array();
+		$comment = false;
+		$inner   = false;
+		$at      = min( $this->at, strlen( $this->html ) );
+		while ( 1 === preg_match( '~<!--|-->|<(/?)script(?=[\t\n\f\r />])~i', $this->html, $found, PREG_OFFSET_CAPTURE, $at ) ) {
+			list( $what, $place ) = $found[0];
+			$at                   = $place + strlen( $what );
+			if ( '<!--' === $what ) {
+				$comment = true;
+				$at     -= 2; // What follows may end it: "<!-->".
+			} elseif ( '-->' === $what ) {
+				$comment = false;
+				$inner   = false;
+			} elseif ( '/' !== $found[1][0] ) {
+				$inner = $comment;
+			} elseif ( $inner ) {
+				$inner = false;
+			} else {
+				return $place;
+			}
+		}
+		return strlen( $this->html ) + 1;
+	}
+
+	private function behind( string $pattern, int $from ): int {
+		$found = array();
+		if ( $from > strlen( $this->html ) || 1 !== preg_match( $pattern, $this->html, $found, PREG_OFFSET_CAPTURE, $from ) ) {
+			return strlen( $this->html ) + 1;
+		}
+		return $found[0][1] + strlen( $found[0][0] );
 	}
 }

@@ -62,7 +62,7 @@ final class Page {
 		if ( ! Marks::has_marks( $html ) ) {
 			return $html;
 		}
-		return Marks::fill( $html, array( self::class, 'answer' ) );
+		return Marks::fill( array( $html ), array( self::class, 'answer' ) )[0];
 	}
 
 	/**
