@@ -4,7 +4,10 @@ import re
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -254,6 +257,96 @@ def test_when_the_pause_is_over_one_page_tries(site: WordPress, stoppable: Servi
     site.php(later)
     assert slots(site.read(path).text) == SIX
     assert slots(site.read(path).text) == SIX
+
+
+def at_once(site: WordPress, n: int, reads: str, then: str) -> list[Any]:
+    """What *then* returns in *n* processes, none of which begins with it before all of them have done *reads*."""
+    waiting = Path(mkdtemp(dir=site.home))
+    code = (
+        f"{reads}; touch( '{waiting}/' . getmypid() );"
+        f"while ( count( glob( '{waiting}/*' ) ) < {n} ) {{ usleep( 500 ); }} return {then};"
+    )
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(lambda _: site.php(code), range(n)))
+
+
+def test_an_outage_is_one_line_and_one_pause_however_many_meet_it(site: WordPress) -> None:
+    """
+    Pages that were all waiting when the service went away tell of it once; and when a pause is over, one of them asks.
+    """
+    site.set(url="http://127.0.0.1:1")
+    for kind in ("never away before", "away before"):
+        site.forget_log()
+        at_once(site, 4, "Adserver\\Outage::may_call()", "Adserver\\Outage::failed( 'it is away' )")
+        assert site.log().count("adserver: it is away") == 1, kind
+        site.php("$o = Adserver\\Outage::now(); $o['until'] -= 40; return set_transient( 'adserver_outage', $o );")
+        found = at_once(site, 4, "Adserver\\Outage::now()", "Adserver\\Outage::may_call()")
+        assert sorted(found) == [False, False, False, True]
+        site.php("return Adserver\\Outage::failed( 'still away' );")
+        assert "still away" not in site.log()
+        site.php("return Adserver\\Outage::answered();")
+        assert site.php("return array( Adserver\\Outage::now(), Adserver\\Outage::may_call() );") == [None, True]
+
+
+def test_an_outage_is_known_to_an_object_cache_as_well(site: WordPress) -> None:
+    """
+    Where transients are in an object cache and not in the database the same holds, by its own lock.
+    """
+    site.set(url="http://127.0.0.1:1")
+    found = site.php(
+        "wp_using_ext_object_cache( true ); $found = array( Adserver\\Outage::may_call() );"
+        'foreach ( array( 1, 2 ) as $again ) { Adserver\\Outage::failed( "it is away \\xff\\n" ); }'
+        "$found[] = Adserver\\Outage::may_call(); $o = Adserver\\Outage::now(); $o['until'] -= 40;"
+        "set_transient( 'adserver_outage', $o );"
+        "$found[] = Adserver\\Outage::may_call(); $found[] = Adserver\\Outage::may_call();"
+        "set_transient( 'adserver_outage', $o ); $found[] = Adserver\\Outage::may_call();"  # stale
+        "Adserver\\Outage::answered(); $found[] = Adserver\\Outage::may_call(); return $found;"
+    )
+    assert found == [True, False, True, False, False, True]
+    assert site.log().count("adserver: it is away;") == 1
+
+
+def rows(site: WordPress, *, loaded_always: bool = False) -> int:
+    """How many rows the plugin has in the table of options, of what it keeps for outages."""
+    more = " AND autoload = 'yes'" if loaded_always else ""
+    found = site.php(
+        'global $wpdb; return $wpdb->get_var( "SELECT COUNT(*) FROM $wpdb->options'
+        f" WHERE option_name LIKE '%adserver\\_kept%'{more}\" );"
+    )
+    return int(found)
+
+
+def test_made_up_addresses_fill_no_database(site: WordPress, service: Service) -> None:
+    """
+    Anybody can ask for a page that is not there, or for any word; of articles a fixed number of answers is kept.
+    """
+    site.set(url=service.url)
+    path = site.post(ARTICLE)
+    site.php("return update_option( 'courier_tag', 'front-billboard' );")
+    try:
+        before = calls(service)
+        for number in range(20):
+            answer = site.http.get(f"/2026/made-up-{number}/")
+            assert (answer.status_code, slots(answer.text)) == (404, ["889985"])
+            assert "889985" in slots(site.read(f"/search/{number}/").text)
+        assert calls(service) - before == 40
+        assert rows(site) == 0
+        site.read(path)
+        assert rows(site) == 2
+    finally:
+        site.php("return delete_option( 'courier_tag' );")
+    kept = site.php(
+        'for ( $i = 0; $i < 2000; $i++ ) { Adserver\\Outage::keep( "question $i", array( "answer $i" ), 3600 ); }'
+        "Adserver\\Outage::keep( 'a question', array( str_repeat( 'x', 70000 ) ), 3600 );"
+        "$found = array(); for ( $i = 0; $i < 2000; $i++ ) {"
+        ' $one = Adserver\\Outage::last_good( "question $i" ); if ( $one ) { $found[ $i ] = $one[0]; } }'
+        "return array( $found, Adserver\\Outage::last_good( 'a question' ) );"
+    )
+    assert 200 < len(kept[0]) <= 256
+    assert all(answer == f"answer {number}" for number, answer in dict(kept[0]).items())
+    assert kept[1] is None
+    assert rows(site) <= 2 * 256
+    assert rows(site, loaded_always=True) == 0
 
 
 def test_advanced_ads_may_stay_installed(site: WordPress, service: Service) -> None:

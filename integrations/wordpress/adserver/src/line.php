@@ -6,8 +6,8 @@
 namespace Adserver;
 
 final class Line {
-	/** Whom an answer is for: one reader alone, any reader while the service is away, or everybody as long as it lasts. */
-	const READER  = 'reader';
+	/** Whom an answer is for: this view alone, any reader while the service is away, or everybody as long as it lasts. */
+	const ONCE    = 'once';
 	const OUTAGES = 'outages';
 	const ALL     = 'all';
 
@@ -18,7 +18,7 @@ final class Line {
 	 *
 	 * @param list<array{string, string}> $asks A shortcode's name and its id each.
 	 * @param string                      $query Of the call, with its question mark.
-	 * @param string                      $for READER, OUTAGES or ALL.
+	 * @param string                      $for ONCE, OUTAGES or ALL.
 	 * @return list<string>|null
 	 */
 	public static function ask( array $asks, string $query, bool $privacy, string $for, float $budget_s ): ?array {
@@ -32,7 +32,7 @@ final class Line {
 			return $kept;
 		}
 		if ( $budget_s <= 0 || ! Outage::may_call() ) {
-			return self::READER === $for ? null : Outage::last_good( $question );
+			return self::ONCE === $for ? null : Outage::last_good( $question );
 		}
 		$separator = "\n" . bin2hex( random_bytes( 12 ) ) . "\n";
 		$codes     = array();
@@ -47,10 +47,10 @@ final class Line {
 			}
 		} catch ( Bad_Answer $error ) {
 			Outage::failed( "$url: {$error->getMessage()}" );
-			return self::READER === $for ? null : Outage::last_good( $question );
+			return self::ONCE === $for ? null : Outage::last_good( $question );
 		}
 		Outage::answered();
-		if ( self::READER !== $for ) {
+		if ( self::ONCE !== $for ) {
 			Outage::keep( $question, $answers, self::age( $answer ) );
 		}
 		return $answers;

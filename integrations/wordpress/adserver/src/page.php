@@ -81,7 +81,9 @@ final class Page {
 		} else {
 			$facts   = About::page();
 			$query   = About::query( $facts, About::consent() );
-			$for     = About::is_personal( $facts ) ? Line::READER : Line::OUTAGES;
+			// Anybody can make up addresses that are not found and words that are looked for.
+			$once    = About::is_personal( $facts ) || is_404() || is_search();
+			$for     = $once ? Line::ONCE : Line::OUTAGES;
 			$answers = Line::ask( $asks, $query, About::wants_privacy(), $for, $left );
 			if ( $answers && ! headers_sent() ) {
 				header( 'Cache-Control: private, no-store' ); // There are a reader's tokens in it.
