@@ -1,13 +1,15 @@
 """Pages behind a page cache: boxes that each reader's browser fills, and how the loader is put on a page."""
 
 import re
+from html import unescape
+from urllib.parse import urlencode
 
 from playwright.sync_api import Browser, Page
 
 from tests.page.conftest import AGENT
 from tests.service.live import REPOSITORY, Service, eventually, free_port, tokens
 from tests.wordpress.conftest import calls
-from tests.wordpress.site import WordPress
+from tests.wordpress.site import WordPress, quote
 from tests.wordpress.test_pages import ARTICLE, SIX, assert_bare, main, slots
 
 
@@ -81,6 +83,58 @@ def test_a_page_made_while_the_service_is_away_is_not_kept(site: WordPress) -> N
     for page in pages:
         assert "x-page-cache" not in page.headers
         assert_bare(page.text)
+
+
+def test_a_kept_page_names_no_reader(site: WordPress, service: Service) -> None:
+    """
+    Who reads and whether they agreed is the next reader's own: a page that may be kept says neither. A page made for
+    one view says both.
+    """
+    site.php("return update_option( 'courier_knows_readers', 1 );")
+    try:
+        found = {}
+        for mode in ("placeholder", "snippet"):
+            site.set(url=service.url, public_url=service.url, mode=mode)
+            [found[mode]] = re.findall(
+                rf"<script[^>]*{service.url}/loader[^>]*>", site.read(site.post(ARTICLE), **{"x-reader": "a81f"}).text
+            )
+    finally:
+        site.php("return delete_option( 'courier_knows_readers' );")
+    assert "data-section" in found["placeholder"]
+    assert "reader" not in found["placeholder"]
+    assert "consent" not in found["placeholder"]
+    assert 'data-reader="a81f"' in found["snippet"]
+    assert 'data-consent="1"' in found["snippet"]
+
+
+def test_twenty_cyrillic_tags_do_not_make_a_call_too_long(site: WordPress, service: Service, browser: Browser) -> None:
+    """
+    The service takes addresses of 2,048 bytes, and a Cyrillic letter needs six: what does not fit is not said.
+    """
+    words = [f"городской совет и бюджет района {number}" for number in range(20)]
+    path = site.post(ARTICLE, tags_input=words, post_title="Заседание городского совета о бюджете района")
+    site.set(url=service.url, public_url=service.url, mode="snippet")
+    assert slots(site.read(path).text) == SIX
+    query = site.php(
+        f"return Adserver\\About::query( array( 'tags' => {quote(words)}, 'section' => {quote('ж' * 200)},"
+        f" 'keys' => array( 'к' => {quote(words)} ), 'url' => {quote('http://a.example/' + '%D0%B6' * 200)} ), true );"
+    )
+    assert 1000 < len(f"/render{query}") < 1800
+    site.set(url=service.url, public_url=service.url, mode="placeholder")
+    [script] = re.findall(rf"<script[^>]*{service.url}/loader[^>]*>", site.read(path).text)
+    said = dict(re.findall(r' data-(\w+)="([^"]*)"', script))
+    tags = unescape(said["tags"]).split(", ")
+    assert 5 <= len(tags) < 20
+    assert len(urlencode([("tag", tag) for tag in tags])) <= 1200
+    page = browser.new_page(user_agent=AGENT)
+    asked: list[str] = []
+    _note(page, [], asked)
+    page.goto(site.url + path)
+    page.wait_for_function("document.querySelectorAll('main aside img.adserver-pixel').length == 6")
+    [call] = [one for one in asked if "/ads?" in one]
+    assert "&tag=" in call
+    assert len(call.removeprefix(service.url)) <= 2048
+    page.close()
 
 
 def test_placeholders_wait_for_a_public_address(site: WordPress, service: Service) -> None:

@@ -10,6 +10,9 @@ final class About {
 	private const MOST_BYTES = 1700;
 	private const MOST_TAGS  = 64;
 
+	/** The same of what the script says on its way, which names the page's slots and its address as well. */
+	private const MOST_BYTES_OF_ATTRIBUTES = 1200;
+
 	/**
 	 * What the page is about: `section`, `tags`, `lang`, `url`, and whatever the filter `adserver_about` adds of
 	 * `country`, `device`, `reader` and `keys` (words of the site's own, such as `array( 'edition' => 'late' )`).
@@ -67,23 +70,11 @@ final class About {
 		if ( null !== $consent ) {
 			$pairs[] = array( 'consent', $consent ? '1' : '0' );
 		}
-		$facts += array( 'device' => self::device() );
-		foreach ( array( 'section', 'lang', 'country', 'device', 'reader' ) as $name ) {
-			$pairs[] = array( $name, self::text( $facts[ $name ] ?? '' ) );
-		}
-		foreach ( self::texts( $facts['tags'] ?? array() ) as $tag ) {
-			$pairs[] = array( 'tag', $tag );
-		}
-		foreach ( self::keys( $facts ) as list( $name, $value ) ) {
-			$pairs[] = array( "key.$name", $value );
-		}
+		$pairs   = array_merge( $pairs, self::pairs( $facts + array( 'device' => self::device() ) ) );
 		$pairs[] = array( 'url', (string) strtok( self::text( $facts['url'] ?? '' ), '?#' ) );
 		$query   = '?repair=0'; // WordPress has read the shortcodes.
-		foreach ( $pairs as list( $name, $value ) ) {
-			$part = '&' . rawurlencode( $name ) . '=' . rawurlencode( $value );
-			if ( '' !== $value && strlen( $query ) + strlen( $part ) <= self::MOST_BYTES ) {
-				$query .= $part;
-			}
+		foreach ( self::fitting( $pairs, self::MOST_BYTES - strlen( $query ) ) as $pair ) {
+			$query .= self::part( $pair );
 		}
 		return $query;
 	}
@@ -94,19 +85,59 @@ final class About {
 	 * @return array<string, string>
 	 */
 	public static function attributes( array $facts, ?bool $consent ): array {
-		$said = array();
-		foreach ( array( 'section', 'country', 'device', 'reader', 'lang' ) as $name ) {
-			$said[ "data-$name" ] = self::text( $facts[ $name ] ?? '' );
+		$said = array( 'data-consent' => $consent ? '1' : '' );
+		$tags = array();
+		$keys = array();
+		foreach ( self::fitting( self::pairs( $facts ), self::MOST_BYTES_OF_ATTRIBUTES ) as list( $name, $value ) ) {
+			if ( 'tag' === $name ) {
+				$tags[] = str_replace( ',', ' ', $value );
+			} elseif ( 0 === strpos( $name, 'key.' ) ) {
+				$keys[] = rawurlencode( substr( $name, 4 ) ) . '=' . rawurlencode( $value );
+			} else {
+				$said[ "data-$name" ] = $value;
+			}
 		}
-		$tags                 = str_replace( ',', ' ', self::texts( $facts['tags'] ?? array() ) );
-		$said['data-tags']    = implode( ', ', $tags );
-		$said['data-consent'] = $consent ? '1' : '';
-		$keys                 = array();
-		foreach ( self::keys( $facts ) as list( $name, $value ) ) {
-			$keys[] = rawurlencode( $name ) . '=' . rawurlencode( $value );
-		}
+		$said['data-tags'] = implode( ', ', $tags );
 		$said['data-keys'] = implode( '&', $keys );
 		return array_filter( $said, 'strlen' );
+	}
+
+	/**
+	 * @param list<array{string, string}> $pairs
+	 * @return list<array{string, string}> Those that a query of so many bytes has room for.
+	 */
+	private static function fitting( array $pairs, int $bytes ): array {
+		$fitting = array();
+		foreach ( $pairs as $pair ) {
+			$needs = strlen( self::part( $pair ) );
+			if ( '' !== $pair[1] && $needs <= $bytes ) {
+				$bytes    -= $needs;
+				$fitting[] = $pair;
+			}
+		}
+		return $fitting;
+	}
+
+	/** @param array{string, string} $pair */
+	private static function part( array $pair ): string {
+		return '&' . rawurlencode( $pair[0] ) . '=' . rawurlencode( $pair[1] );
+	}
+
+	/** @return list<array{string, string}> Names and values of the delivery API, without `consent` and `url`. */
+	private static function pairs( array $facts ): array {
+		$pairs = array();
+		foreach ( array( 'section', 'lang', 'country', 'device', 'reader' ) as $name ) {
+			$pairs[] = array( $name, self::text( $facts[ $name ] ?? '' ) );
+		}
+		foreach ( self::texts( $facts['tags'] ?? array() ) as $tag ) {
+			$pairs[] = array( 'tag', $tag );
+		}
+		foreach ( is_array( $facts['keys'] ?? null ) ? $facts['keys'] : array() as $name => $values ) {
+			foreach ( self::texts( $values ) as $value ) {
+				$pairs[] = array( "key.$name", $value );
+			}
+		}
+		return $pairs;
 	}
 
 	/** `desktop`, `mobile` or `tablet`, as the service tells them apart by the same headers; '' where nothing says. */
@@ -127,17 +158,6 @@ final class About {
 			return 'tablet';
 		}
 		return $phone ? 'mobile' : 'desktop';
-	}
-
-	/** @return list<array{string, string}> */
-	private static function keys( array $facts ): array {
-		$pairs = array();
-		foreach ( is_array( $facts['keys'] ?? null ) ? $facts['keys'] : array() as $name => $values ) {
-			foreach ( self::texts( $values ) as $value ) {
-				$pairs[] = array( (string) $name, $value );
-			}
-		}
-		return $pairs;
 	}
 
 	/** @return list<string> */

@@ -42,8 +42,14 @@ final class Loader {
 		if ( self::HANDLE !== $handle || ! is_string( $tag ) ) {
 			return $tag;
 		}
-		$said = ' defer';
-		foreach ( About::attributes( About::page(), About::consent() ) as $name => $value ) {
+		$said    = ' defer';
+		$facts   = About::page();
+		$consent = About::consent();
+		if ( Settings::uses_placeholders() ) { // Or else all readers of a kept page would be taken for its first.
+			unset( $facts['reader'] );
+			$consent = null;
+		}
+		foreach ( About::attributes( $facts, $consent ) as $name => $value ) {
 			$said .= " $name=\"" . esc_attr( $value ) . '"';
 		}
 		return str_replace( ' src=', "$said src=", $tag );

@@ -13,3 +13,12 @@ add_action(
 	}
 );
 add_theme_support( 'title-tag' );
+if ( get_option( 'courier_knows_readers' ) ) {
+	add_filter(
+		'adserver_about',
+		static function ( $facts ) {
+			return array( 'reader' => $_SERVER['HTTP_X_READER'] ?? '' ) + $facts;
+		}
+	);
+	add_filter( 'adserver_consent', '__return_true' );
+}
