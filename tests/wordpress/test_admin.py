@@ -182,7 +182,7 @@ def test_the_connection_test_sees_what_readers_would_miss(
     assert "nobody measures which ads were viewable" in unmeasured
     site.set(url=service.url)
     with site.page_cache():
-        assert any("error: A page cache is on, and no public address is set" in one for one in press_test(owner))
+        assert any("warning: A page cache is on, and no public address is set" in one for one in press_test(owner))
     with peer("is another server") as there:
         site.set(url=service.url, public_url=there.url)
         assert any(f"there is no adserver at {there.url}/loader.js" in one for one in press_test(owner))

@@ -4,6 +4,7 @@ import re
 from html import unescape
 from urllib.parse import urlencode
 
+import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.page.conftest import AGENT
@@ -71,18 +72,37 @@ def test_each_reader_of_a_kept_page_has_ads_of_their_own(site: WordPress, servic
     assert set(found[0]).isdisjoint(found[1])
 
 
-def test_a_page_made_while_the_service_is_away_is_not_kept(site: WordPress) -> None:
+@pytest.mark.parametrize("mode", ["auto", "snippet"])
+def test_a_page_made_while_the_service_is_away_is_not_kept(site: WordPress, mode: str) -> None:
     """
     A cache must not go on showing a page without its ads after the service is back.
     """
     gone = f"http://127.0.0.1:{free_port()}"
-    site.set(url=gone, public_url=gone)
+    site.set(url=gone, public_url=gone, mode=mode)
     with site.page_cache():
         path = site.post(ARTICLE)
         pages = [site.read(path) for _ in range(2)]
     for page in pages:
         assert "x-page-cache" not in page.headers
         assert_bare(page.text)
+
+
+@pytest.mark.parametrize("settings", [{"mode": "snippet", "public_url": True}, {"mode": "auto"}])
+def test_no_cache_keeps_a_page_with_its_ads(site: WordPress, service: Service, settings: dict[str, str | bool]) -> None:
+    """
+    WordPress's page caches do not look at headers: they are told by the constant, or the first reader's tokens would be
+    everybody's. A page without ads they keep.
+    """
+    site.set(
+        url=service.url, mode=str(settings["mode"]), **({"public_url": service.url} if "public_url" in settings else {})
+    )
+    with site.page_cache():
+        path, plain = site.post(ARTICLE), site.post("<p>Nothing to sell here.</p>")
+        pages = [site.read(path) for _ in range(3)]
+        assert [site.read(plain).headers.get("x-page-cache") for _ in range(2)] == [None, "hit"]
+    assert [page.headers.get("x-page-cache") for page in pages] == [None] * 3
+    assert [slots(page.text) for page in pages] == [SIX] * 3
+    assert len({token for page in pages for token in tokens(page.text)}) == 18
 
 
 def test_a_kept_page_names_no_reader(site: WordPress, service: Service) -> None:

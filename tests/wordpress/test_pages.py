@@ -5,16 +5,18 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Error, Page
 
 from tests.client.peers import FAULTS, SLOW, peer
-from tests.service.live import Service, tokens
+from tests.page.conftest import AGENT
+from tests.service.live import Service, eventually, tokens
 from tests.wordpress.conftest import EMPTY, calls
 from tests.wordpress.site import WordPress, quote
 
@@ -57,10 +59,50 @@ def test_an_article_has_its_six_ads_by_one_call(site: WordPress, service: Servic
     assert calls(service) - before == 1
     assert len(set(tokens(answer.text))) == 6
     assert "the_ad" not in answer.text
-    assert answer.headers["cache-control"] == "private, no-store"
+    assert answer.headers["cache-control"] == "private, no-cache"
     assert "set-cookie" not in answer.headers
     assert_bare(ASIDE.sub("", answer.text))
     assert set(tokens(site.read(path).text)).isdisjoint(tokens(answer.text))
+
+
+def kept(page: Page) -> bool:
+    """Whether the browser shows it from its back/forward cache; no, while it is on the way there."""
+    with suppress(Error):
+        return bool(page.evaluate("window.kept"))
+    return False
+
+
+def test_going_back_shows_the_same_view(site: WordPress, service: Service, browser: Browser) -> None:
+    """
+    The browser itself may keep the page: going back makes no new one, so that nothing is asked for or counted again.
+    """
+    site.set(url=service.url, public_url=service.url, mode="snippet")
+    path, other = site.post(ARTICLE), site.post("<p>Other news.</p>")
+    page = browser.new_page(user_agent=AGENT)
+    page.add_init_script("addEventListener('pageshow', (event) => { window.kept = event.persisted; })")
+    page.goto(site.url + path)
+    before, seen = calls(service), tokens(page.content())
+    page.goto(site.url + other)
+    page.evaluate("history.back()")
+    eventually(lambda: kept(page) or None, 10, "the way back")
+    assert page.url == site.url + path
+    assert tokens(page.content()) == seen
+    assert calls(service) == before
+    page.close()
+
+
+def test_what_may_not_be_kept_at_all_stays_so(site: WordPress, service: Service) -> None:
+    """
+    A page that somebody else has marked as never to be kept, such as one for members, does not get kept for its ads.
+    """
+    site.set(url=service.url)
+    site.php("return update_option( 'courier_is_strict', 1 );")
+    try:
+        answer = site.read(site.post(ARTICLE))
+    finally:
+        site.php("return delete_option( 'courier_is_strict' );")
+    assert slots(answer.text) == SIX
+    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_a_whole_page_is_one_call(site: WordPress, service: Service) -> None:

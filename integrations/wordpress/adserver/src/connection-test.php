@@ -101,7 +101,7 @@ final class Connection_Test {
 			$kept = 'snippet' !== $mode && defined( 'WP_CACHE' ) && \WP_CACHE;
 			return array(
 				$kept
-				? array( 'error', __( 'A page cache is on, and no public address is set: readers of a cached page would all get the same ads, and only the first would be counted. Write the address by which readers\' browsers reach adserver.', 'adserver' ) )
+				? array( 'warning', __( 'A page cache is on, and no public address is set: the cache may keep no page that has ads, because these count for one reader only. Write the address by which readers\' browsers reach adserver.', 'adserver' ) )
 				: array( 'warning', __( 'No public address is set, so that nobody measures which ads were viewable.', 'adserver' ) ),
 			);
 		}

@@ -79,26 +79,48 @@ final class Page {
 		if ( Settings::uses_placeholders() ) {
 			$answers = self::boxes( $asks, $left );
 		} else {
-			$facts   = About::page();
-			$query   = About::query( $facts, About::consent() );
-			// Anybody can make up addresses that are not found and words that are looked for.
-			$once    = About::is_personal( $facts ) || is_404() || is_search();
-			$for     = $once ? Line::ONCE : Line::OUTAGES;
-			$answers = Line::ask( $asks, $query, About::wants_privacy(), $for, $left );
-			if ( $answers && ! headers_sent() ) {
-				header( 'Cache-Control: private, no-store' ); // There are a reader's tokens in it.
-			}
+			$answers = self::snippets( $asks, $left );
 		}
 		self::$waited += microtime( true ) - $began;
 		return $answers ?? array();
 	}
 
+	private static function snippets( array $asks, float $budget_s ): ?array {
+		if ( '' === Settings::url() ) {
+			return null;
+		}
+		self::forbid_keeping(); // Without its ads, too: the next view may have them.
+		$facts = About::page();
+		$query = About::query( $facts, About::consent() );
+		// Anybody can make up addresses that are not found and words that are looked for.
+		$once = About::is_personal( $facts ) || is_404() || is_search();
+		return Line::ask( $asks, $query, About::wants_privacy(), $once ? Line::ONCE : Line::OUTAGES, $budget_s );
+	}
+
 	/** Boxes are the same for all readers and pages. */
 	private static function boxes( array $asks, float $budget_s ): ?array {
 		$answers = Line::ask( $asks, '?repair=0&format=placeholder', false, Line::ALL, $budget_s );
-		if ( null === $answers && ! defined( 'DONOTCACHEPAGE' ) ) {
-			define( 'DONOTCACHEPAGE', true ); // Or else a cache would keep the page without its ads.
+		if ( null === $answers ) {
+			self::forbid_page_cache(); // Or else it would keep the page without its ads.
 		}
 		return $answers;
+	}
+
+	/**
+	 * The page has tokens of one reader. The browser itself may keep it, so that going back shows the same view and does
+	 * not make another.
+	 */
+	private static function forbid_keeping(): void {
+		self::forbid_page_cache();
+		if ( ! headers_sent() && ! preg_grep( '~^cache-control:.*no-store~i', headers_list() ) ) {
+			header( 'Cache-Control: private, no-cache' );
+		}
+	}
+
+	/** What WordPress's page caches have agreed on. They keep whole pages, whatever their headers say. */
+	private static function forbid_page_cache(): void {
+		if ( ! defined( 'DONOTCACHEPAGE' ) ) {
+			define( 'DONOTCACHEPAGE', true );
+		}
 	}
 }

@@ -22,3 +22,11 @@ if ( get_option( 'courier_knows_readers' ) ) {
 	);
 	add_filter( 'adserver_consent', '__return_true' );
 }
+if ( get_option( 'courier_is_strict' ) ) {
+	add_action(
+		'send_headers',
+		static function () {
+			header( 'Cache-Control: no-store' );
+		}
+	);
+}
