@@ -1,5 +1,6 @@
 """Pages of a real WordPress with the plugin: filled, empty, cached, and with a service that is away."""
 
+import json
 import re
 import statistics
 import threading
@@ -607,3 +608,79 @@ def test_the_rest_api_gives_articles_with_their_ads(site: WordPress, service: Se
     assert slots(article["content"]["rendered"]) == SIX
     assert "the_ad" not in article["excerpt"]["rendered"]
     assert calls(service) - before == 1
+
+
+def test_a_list_by_the_rest_api_is_one_call(site: WordPress, service: Service) -> None:
+    """
+    A list of articles is filled at once, by a hundred ads at most: those behind them have none, and no mark either.
+    """
+    site.set(url=service.url)
+    numbers = [
+        re.findall(r"\?p=(\d+)", site.read(path).headers["link"])[0]
+        for path in site.posts([f"{ARTICLE} Nr. {number}" for number in range(20)])
+    ]
+    before = calls(service)
+    answer = site.read(f"/wp-json/wp/v2/posts?per_page=100&orderby=id&order=asc&include={','.join(numbers)}")
+    assert calls(service) - before == 1
+    assert answer.headers["cache-control"] == "private, no-cache"
+    articles = [article["content"]["rendered"] for article in answer.json()]
+    assert len(articles) == 20
+    assert slots(articles[0]) == SIX
+    assert slots(articles[19]) == []
+    assert 6 <= sum(len(slots(article)) for article in articles) <= 100
+    assert "the_ad" not in answer.text
+    assert all(f"Nr. {number}" in article for number, article in enumerate(articles))
+
+
+def test_a_list_by_the_rest_api_waits_once(site: WordPress) -> None:
+    """
+    A service that hangs costs a whole list of articles 0.3 s.
+    """
+    with peer("hangs") as there:
+        site.set(url=there.url)
+        site.posts([f"{ARTICLE} Antwerp"] * 5)
+        took, text = timed(site, "/wp-json/wp/v2/posts?per_page=5&search=Antwerp")
+        assert there.calls == 1
+    assert took < 0.3 + 2 * SLACK_S
+    assert len(json.loads(text)) == 5
+    assert "the_ad" not in text
+    assert "<aside" not in text
+
+
+def test_whatever_is_no_page_makes_two_calls_at_most(site: WordPress, service: Service) -> None:
+    """
+    What a theme makes of articles outside of pages, such as more of them on scrolling, has one budget for all of them.
+    """
+    site.set(url=service.url)
+    before = calls(service)
+    more = site.read("/wp-admin/admin-ajax.php?action=courier_more&slots=889990,889991,889992,889977").text
+    assert calls(service) - before == 2
+    assert [slots(article) for article in more.split("|")[:4]] == [["889990"], ["889991"], [], []]
+    assert "the_ad" not in more
+    with peer("drips") as there:
+        site.set(url=there.url)
+        took, more = timed(site, "/wp-admin/admin-ajax.php?action=courier_more&slots=889990,889991,889992,889977")
+        assert there.calls == 1
+    assert took < 0.3 + 2 * SLACK_S
+    assert "ad" not in more
+
+
+def test_the_desk_asks_for_no_ads(site: WordPress, service: Service) -> None:
+    """
+    Writing an article is no view of it: neither the editor nor what it loads counts anything.
+    """
+    site.set(url=service.url)
+    like_a_mark = "<!--adserver the_ad 889990 0123456789abcdef-->"
+    [number] = re.findall(r"\?p=(\d+)", site.read(site.post(ARTICLE + like_a_mark)).headers["link"])
+    before = calls(service)
+    with site.signed_in() as http:
+        site.forget_log()  # the desk's first page asks for updates, which is not allowed here
+        page = http.get(f"/wp-admin/post.php?post={number}&action=edit").text
+        nonce = http.get("/wp-admin/admin-ajax.php?action=rest-nonce").text
+        article = http.get(f"/wp-json/wp/v2/posts/{number}?context=edit", headers={"x-wp-nonce": nonce}).json()
+    assert "Paragraph after 889990" in page
+    assert article["content"]["raw"] == ARTICLE + like_a_mark, "what was written stays so"
+    assert "adserver the_ad" not in article["content"]["rendered"]
+    assert page.count("adserver the_ad") == page.count(like_a_mark[3:].removesuffix("-->"))
+    assert "data-line-item" not in page + article["content"]["rendered"]
+    assert calls(service) == before

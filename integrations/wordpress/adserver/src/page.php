@@ -13,7 +13,7 @@ final class Page {
 	private static $level = null;
 	/** @var int */
 	private static $calls = 0;
-	/** @var float Seconds the page has waited for ads. */
+	/** @var float Seconds that the request has waited for ads. */
 	private static $waited = 0.0;
 
 	public static function watch(): void {
@@ -21,12 +21,14 @@ final class Page {
 		add_action( 'template_redirect', array( self::class, 'begin' ), PHP_INT_MAX );
 		add_action( 'shutdown', array( self::class, 'end' ), 0 ); // WordPress flushes all buffers at 1.
 		add_filter( 'the_content', array( self::class, 'fill_alone' ), PHP_INT_MAX );
+		add_filter( 'rest_pre_echo_response', array( self::class, 'fill_answer' ), PHP_INT_MAX, 3 );
 	}
 
 	public static function begin(): void {
 		if ( null === self::$level && ! is_feed() && ! is_robots() && ! is_favicon() ) {
 			ob_start( array( self::class, 'pass' ) );
 			self::$level = ob_get_level();
+			self::$calls = 0; // Whatever else was filled before shares its time with the page and takes no call of it.
 		}
 	}
 
@@ -52,9 +54,59 @@ final class Page {
 		return null === self::$level || $phase & PHP_OUTPUT_HANDLER_CLEAN ? $part : self::fill( $part );
 	}
 
-	/** For what is no page: answers of the REST API, mails, whatever runs from a command line. */
+	/**
+	 * For what is no page: mails, a theme's own calls, whatever runs from a command line. An answer of the REST API keeps
+	 * its marks until it is complete; the desk, where articles are written, shows no ads.
+	 */
 	public static function fill_alone( $content ) {
-		return null === self::$level && is_string( $content ) && ! is_feed() ? self::fill( $content ) : $content;
+		if ( null !== self::$level || ! is_string( $content ) || is_feed() || ( defined( 'REST_REQUEST' ) && \REST_REQUEST ) ) {
+			return $content;
+		}
+		if ( is_admin() && ! wp_doing_ajax() ) {
+			return self::without_marks( array( $content ) )[0];
+		}
+		return self::fill( $content );
+	}
+
+	/** An answer of the REST API: the marks of all its articles are filled at once, and those of an editor's not at all. */
+	public static function fill_answer( $answer, $server, $request ) {
+		$texts = array();
+		self::walk(
+			$answer,
+			static function ( string $text ) use ( &$texts ): string {
+				$texts[] = $text;
+				return $text;
+			}
+		);
+		if ( ! $texts ) {
+			return $answer;
+		}
+		$filled = 'edit' === $request['context'] ? self::without_marks( $texts ) : Marks::fill( $texts, array( self::class, 'answer' ) );
+		return self::walk(
+			$answer,
+			static function () use ( &$filled ): string {
+				return (string) array_shift( $filled );
+			}
+		);
+	}
+
+	/** *value*, lists and objects in lists and objects, with what *change* makes of its texts that have marks. */
+	private static function walk( $value, callable $change ) {
+		if ( is_string( $value ) ) {
+			return Marks::has_marks( $value ) ? $change( $value ) : $value;
+		}
+		if ( is_array( $value ) ) {
+			foreach ( $value as $key => $one ) {
+				$value[ $key ] = 'raw' === $key ? $one : self::walk( $one, $change ); // What was written stays so.
+			}
+		} elseif ( $value instanceof \stdClass ) {
+			$value = (object) self::walk( (array) $value, $change );
+		}
+		return $value;
+	}
+
+	private static function without_marks( array $texts ): array {
+		return Marks::fill( $texts, '__return_empty_array' );
 	}
 
 	/** *html* with its marks filled, by one call at most. */
@@ -70,17 +122,14 @@ final class Page {
 	 * @return list<string>
 	 */
 	public static function answer( array $asks ): array {
-		$is_page = null !== self::$level || did_action( 'shutdown' );
-		if ( $is_page && ++self::$calls > self::MOST_CALLS ) {
-			return array();
+		$left = Settings::BUDGET_S;
+		if ( 'cli' !== PHP_SAPI ) { // Nobody waits for what runs from a command line.
+			++self::$calls;
+			$left = self::$calls > self::MOST_CALLS ? 0.0 : $left - self::$waited;
 		}
-		$left  = Settings::BUDGET_S - ( $is_page ? self::$waited : 0.0 );
-		$began = microtime( true );
-		if ( Settings::uses_placeholders() ) {
-			$answers = self::boxes( $asks, $left );
-		} else {
-			$answers = self::snippets( $asks, $left );
-		}
+		$began   = microtime( true );
+		$answers = Settings::uses_placeholders() ? self::boxes( $asks, $left ) : self::snippets( $asks, $left );
+
 		self::$waited += microtime( true ) - $began;
 		return $answers ?? array();
 	}
@@ -90,6 +139,9 @@ final class Page {
 			return null;
 		}
 		self::forbid_keeping(); // Without its ads, too: the next view may have them.
+		if ( self::$calls > self::MOST_CALLS ) {
+			return null;
+		}
 		$facts = About::page();
 		$query = About::query( $facts, About::consent() );
 		// Anybody can make up addresses that are not found and words that are looked for.

@@ -30,3 +30,12 @@ if ( get_option( 'courier_is_strict' ) ) {
 		}
 	);
 }
+add_action(
+	'wp_ajax_nopriv_courier_more',
+	static function () {
+		foreach ( explode( ',', $_GET['slots'] ) as $slot ) {
+			echo apply_filters( 'the_content', "[the_ad id=\"$slot\"]" ), '|';
+		}
+		exit;
+	}
+);
