@@ -127,6 +127,36 @@ def test_a_kept_page_names_no_reader(site: WordPress, service: Service) -> None:
     assert 'data-consent="1"' in found["snippet"]
 
 
+TWICE = (
+    '[the_ad id="889980"]\n\n<p>Between.</p>\n\n[the_ad_placement id="article-middle"]\n\n[the_ad_group id="side-rail"]'
+    '\n\n[the_ad_group id="side-rail"]\n\n[the_ad id="889990"]\n\n[the_ad id="889990"]'
+)
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_slot_has_one_box_a_page(site: WordPress, service: Service, flushes: bool) -> None:
+    """
+    The script fills a slot's first box; for a second one, by whatever name and in whatever part of the page, no room is
+    kept. An article of its own has its own boxes.
+    """
+    site.set(url=service.url, public_url=service.url, mode="placeholder")
+    path = site.post(TWICE)
+    if flushes:
+        site.php("update_option( 'courier_flushes', 1 ); return update_option( 'courier_tag', 'article-middle' );")
+    try:
+        page = site.read(path)
+    finally:
+        site.php("delete_option( 'courier_flushes' ); return delete_option( 'courier_tag' );")
+    assert boxes(page.text) == ["889980", "889990"]
+    assert page.text.count('data-adserver-group="side-rail"') == 1
+    assert page.text.count("adserver-placeholder") == 3
+    assert "the_ad" not in main(page.text)
+    [number] = re.findall(r"\?p=(\d+)", page.headers["link"])
+    other = re.findall(r"\?p=(\d+)", site.read(site.post(TWICE)).headers["link"])[0]
+    articles = site.read(f"/wp-json/wp/v2/posts?include={number},{other}").json()
+    assert [boxes(article["content"]["rendered"]) for article in articles] == [["889980", "889990"]] * 2
+
+
 def test_twenty_cyrillic_tags_do_not_make_a_call_too_long(site: WordPress, service: Service, browser: Browser) -> None:
     """
     The service takes addresses of 2,048 bytes, and a Cyrillic letter needs six: what does not fit is not said.

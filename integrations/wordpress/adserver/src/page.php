@@ -15,6 +15,8 @@ final class Page {
 	private static $calls = 0;
 	/** @var float Seconds that the request has waited for ads. */
 	private static $waited = 0.0;
+	/** @var array<int|string, array<string, true>> The boxes that each text has. */
+	private static $boxes = array();
 
 	public static function watch(): void {
 		// The innermost of buffers: what other plugins do to a whole page, keeping it among them, they do to the filled one.
@@ -29,6 +31,7 @@ final class Page {
 			ob_start( array( self::class, 'pass' ) );
 			self::$level = ob_get_level();
 			self::$calls = 0; // Whatever else was filled before shares its time with the page and takes no call of it.
+			self::$boxes = array();
 		}
 	}
 
@@ -65,6 +68,7 @@ final class Page {
 		if ( is_admin() && ! wp_doing_ajax() ) {
 			return self::without_marks( array( $content ) )[0];
 		}
+		self::$boxes = array();
 		return self::fill( $content );
 	}
 
@@ -81,6 +85,8 @@ final class Page {
 		if ( ! $texts ) {
 			return $answer;
 		}
+		self::$boxes = array();
+
 		$filled = 'edit' === $request['context'] ? self::without_marks( $texts ) : Marks::fill( $texts, array( self::class, 'answer' ) );
 		return self::walk(
 			$answer,
@@ -119,16 +125,17 @@ final class Page {
 
 	/**
 	 * @param list<array{string, string}> $asks
+	 * @param list<int|string>            $of The text that each of them is of.
 	 * @return list<string>
 	 */
-	public static function answer( array $asks ): array {
+	public static function answer( array $asks, array $of ): array {
 		$left = Settings::BUDGET_S;
 		if ( 'cli' !== PHP_SAPI ) { // Nobody waits for what runs from a command line.
 			++self::$calls;
 			$left = self::$calls > self::MOST_CALLS ? 0.0 : $left - self::$waited;
 		}
 		$began   = microtime( true );
-		$answers = Settings::uses_placeholders() ? self::boxes( $asks, $left ) : self::snippets( $asks, $left );
+		$answers = Settings::uses_placeholders() ? self::boxes( $asks, $of, $left ) : self::snippets( $asks, $left );
 
 		self::$waited += microtime( true ) - $began;
 		return $answers ?? array();
@@ -149,11 +156,25 @@ final class Page {
 		return Line::ask( $asks, $query, About::wants_privacy(), $once ? Line::ONCE : Line::OUTAGES, $budget_s );
 	}
 
-	/** Boxes are the same for all readers and pages. */
-	private static function boxes( array $asks, float $budget_s ): ?array {
+	/**
+	 * Boxes are the same for all readers and pages. Of a slot that is on a page twice the browser fills the first box;
+	 * for the other there is no room.
+	 */
+	private static function boxes( array $asks, array $of, float $budget_s ): ?array {
 		$answers = Line::ask( $asks, '?repair=0&format=placeholder', false, Line::ALL, $budget_s );
 		if ( null === $answers ) {
 			self::forbid_page_cache(); // Or else it would keep the page without its ads.
+			return null;
+		}
+		foreach ( $answers as $number => $box ) {
+			$named = array();
+			if ( 1 !== preg_match( '~^<div [^>]*?(data-adserver-(?:slot|group)="[^"]*")~', $box, $named ) ) {
+				continue;
+			}
+			if ( isset( self::$boxes[ $of[ $number ] ][ $named[1] ] ) ) {
+				$answers[ $number ] = '';
+			}
+			self::$boxes[ $of[ $number ] ][ $named[1] ] = true;
 		}
 		return $answers;
 	}
