@@ -91,7 +91,7 @@ class Delivery:
         if slot is None:
             self._answering.note_unknown()
             detail = "There is no slot with this ad id. Ad ids are plain numbers, such as 889990."
-            await self._responses.problem(send, "ad", 404, detail)
+            await self._refuse(scope, send, "ad", 404, detail)
             return
         try:
             query = parse_query(scope["query_string"]) if scope["query_string"] else PLAIN
@@ -99,7 +99,7 @@ class Delivery:
                 await self._preview(self._previews, query, slot, scope, send)
                 return
         except BadQuery as error:
-            await self._responses.problem(send, "ad", error.status, str(error))
+            await self._refuse(scope, send, "ad", error.status, str(error))
             return
         if query.format is Format.PLACEHOLDER:
             status, headers, body = self._placeholder(edition, edition.catalog.slots[slot])
@@ -146,6 +146,13 @@ class Delivery:
         if origin in self._origins:
             headers.append((b"access-control-allow-origin", origin))
 
+    async def _refuse(self, scope: Scope, send: Send, route: str, status: int, detail: str) -> None:
+        """A problem answer, as readable for a page as an ad: else its console tells of origins, and not of *detail*."""
+        headers: Headers = []
+        if self._origins:
+            self._allow_origin(scope, headers)
+        await self._responses.problem(send, route, status, detail, headers)
+
     async def ads(self, scope: Scope, send: Send) -> None:
         """Several slots, decided as one page, in the order asked."""
         if scope["method"] not in ("GET", "HEAD"):
@@ -159,7 +166,7 @@ class Delivery:
             if query.at and self._previews:
                 moment = await self._previews.moment(query.at, scope["headers"], partial(_slots_named, query.ids))
         except BadQuery as error:
-            await self._responses.problem(send, "ads", error.status, str(error))
+            await self._refuse(scope, send, "ads", error.status, str(error))
             return
         if scope["method"] == "HEAD":
             await self._responses.send(send, "ads", 200, [JSON, NO_STORE, NOSNIFF], b"")

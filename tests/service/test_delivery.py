@@ -463,6 +463,20 @@ def test_only_configured_origins_may_read_ads_by_script(http: httpx.Client) -> N
             assert "access-control-allow-credentials" not in answer.headers
 
 
+@pytest.mark.parametrize("path", ["/ads?id=889990&format=none", "/ads", "/ads/1", "/ads/889990?format=none"])
+def test_what_is_wrong_may_be_read_by_the_same_pages(http: httpx.Client, path: str) -> None:
+    """
+    An error is as readable as an ad, or the browser's console would tell of origins and not of what is wrong.
+    """
+    ours = http.get(path, headers={"origin": ORIGIN})
+    evil = http.get(path, headers={"origin": "https://evil.example"})
+
+    assert ours.status_code == evil.status_code in (400, 404)
+    assert ours.headers["access-control-allow-origin"] == ORIGIN
+    assert "access-control-allow-origin" not in evil.headers
+    assert ours.headers["vary"] == evil.headers["vary"] == "Origin"
+
+
 def test_no_answer_sets_a_cookie(http: httpx.Client) -> None:
     """
     Nothing public sets a cookie, not even when one is sent.
