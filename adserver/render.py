@@ -275,14 +275,17 @@ def render_placeholder(ask: Slot | Group, slots: Mapping[int, Slot] | None = Non
 
 def _space(label: str, sizes: Sequence[Size]) -> str:
     """As much room as an ad of any of these sizes takes, with its label: a drawing of nothing for each size, which
-    `loader.css` lays over each other. Where that is missing only the first takes room.
+    `loader.css` lays over each other. Where that is missing only the first takes room, and the label none: no words
+    may stand over an empty room that no script fills.
     """
     drawings = (
         f'<svg class="adserver-space" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         f' aria-hidden="true"{_ALONE if number else ""}></svg>'
         for number, (width, height) in enumerate(_outermost(sizes))
     )
-    return f'<span class="adserver-label" aria-hidden="true">{_text(label)}</span>{"".join(drawings)}'
+    return (
+        f'<span class="adserver-label" data-label="{_attribute(label)}" aria-hidden="true"></span>{"".join(drawings)}'
+    )
 
 
 def _outermost(sizes: Sequence[Size]) -> list[Size]:

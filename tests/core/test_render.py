@@ -525,7 +525,7 @@ def test_a_placeholder_keeps_the_room_of_every_size_that_is_the_highest_somewher
     Each size that is the highest at some width has a drawing of nothing; without a style only the first takes room.
     """
     _, label, *spaces = Snippet(render_placeholder(slot(sizes=sizes)).decode()).elements
-    assert label.attributes == {"class": "adserver-label", "aria-hidden": "true"}
+    assert label.attributes == {"class": "adserver-label", "data-label": "Advertisement", "aria-hidden": "true"}
     assert [f"{one.attributes['width']}x{one.attributes['height']}" for one in spaces] == kept
     assert ["display" in one.attributes for one in spaces] == [False] + [True] * (len(kept) - 1)
 
