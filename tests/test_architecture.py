@@ -161,7 +161,7 @@ CONSOLE = {
     "console.words": "console.drafts",
     "console.complaints": "console.drafts console.words",
     "console.booking": "console.complaints console.drafts console.pictures console.sheet_times console.words",
-    "console.desk": "console.audit console.drafts console.pictures store versions",
+    "console.desk": "console.audit console.drafts console.people console.pictures console.words store versions",
     "console.today": "console.bookings console.reports console.web console.words",
     "console.uploads": "config_files console.desk console.pictures console.web versions",
     "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.uploads"
@@ -175,7 +175,8 @@ CONSOLE = {
     "console.sheet_times": "",
     "console.sheet_files": "console.sheet_times",
     "console.targeting_words": "config_files",
-    "console.sheeting": "console.bookings console.desk console.drafts console.sheets console.web console.words",
+    "console.sheeting": "console.bookings console.desk console.drafts console.people console.sheets console.web"
+    " console.words",
     "console.signing": "console.api_tokens console.audit console.links console.login console.people console.sessions"
     " console.signin console.throttle console.web",
     "console.image_files": "",

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from adserver.catalog import is_live
 from adserver.console import complaints
-from adserver.console.bookings import Desk, keep, page_of, put_seen, read_desk, state_of
+from adserver.console.bookings import Desk, find_seen, keep, page_of, put_seen, read_desk, state_of
 from adserver.console.drafts import find
 from adserver.console.report_links import (
     DAYS,
@@ -75,7 +75,9 @@ async def form(call: Call) -> Response:
 async def save(call: Call) -> Response:
     """Put the advertiser into the draft."""
     desk = await read_desk(call)
-    before = _find(call, desk.document)
+    before: Advertiser | None = await find_seen(call, desk, "advertisers", call.request.path_params["id"])
+    if before is None:
+        raise Refused(404, "There is no such advertiser.")
     fields = {name: call.text(name) for name in ("name", "categories", "contact", "frequency", "several")}
     raw: dict[str, Any] = {
         "id": before.id,

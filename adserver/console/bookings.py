@@ -12,11 +12,11 @@ from adserver.articles import prepare, slots_in_turn
 from adserver.catalog import is_live, last_instant
 from adserver.console import drafts, words
 from adserver.console.booking import NEW, Booked, blank, parse, with_image
-from adserver.console.desk import Live, read_document, read_kept, read_live, write_draft
+from adserver.console.desk import Live, Overtaken, read_document, read_kept, read_live, write_draft
 from adserver.console.drafts import Draft, find
 from adserver.console.pictures import Kept
 from adserver.console.uploads import read_upload, sizes_of
-from adserver.console.web import Call, Refused
+from adserver.console.web import Call, Refused, read_seen
 from adserver.context import MOST_IDS
 from adserver.documents import Document
 from adserver.errors import BadPicture, StoreRefused
@@ -65,10 +65,23 @@ class Desk(Struct, frozen=True):
 
 async def read_desk(call: Call) -> Desk:
     live = await read_live(call.store, held_by(call))
-    call.since = live.number  # another worker may have published it this very moment, and this one not have it yet
     kept = await read_kept(call.store, call.who, live.number)
     document = await call.aside(drafts.apply, live.document, kept.draft)
+    # Another worker may have published it this very moment, and this one not have it yet.
+    call.since = f"{live.number}-{drafts.seal(_named(call, document))}"
     return Desk(live.number, live.document, kept.draft, kept.seal, document)
+
+
+_TABLES = {"line-items": "line_items", "creatives": "creatives", "advertisers": "advertisers", "slots": "slots"}
+
+
+def _named(call: Call, document: Document) -> Any:
+    """The entry that the address is of; None for a page of none, and where it is not there."""
+    kind, id_ = call.request.url.path.split("/")[2:][:1], call.request.path_params.get("id")
+    table = _TABLES.get(kind[0]) if kind else None
+    if table is None or id_ is None:
+        return None
+    return find(document, table, (read_digits(id_) or 0) if table == "slots" else id_)
 
 
 async def keep(call: Call, desk: Desk, draft: Draft, what: str = "drafts") -> None:
@@ -169,7 +182,7 @@ class Looked(Struct, frozen=True):
 
 
 async def _look(call: Call, desk: Desk) -> Looked:
-    before, fields = _find(call, desk), _fields(call)
+    before, fields = await _find_seen(call, desk), _fields(call)
     refused, picture = {}, None
     try:
         picture = await read_upload(call, sizes_of(desk.document))
@@ -194,31 +207,65 @@ async def save(call: Call) -> Response:
     for table, entry in new:
         if entry is not None:
             draft = drafts.put(draft, desk.live, table, entry)
-    draft = await put_seen(call, desk, draft, "line_items", booked.line_item)
+    try:
+        draft = await put_seen(call, desk, draft, "line_items", booked.line_item)
+    except Overtaken as error:
+        error.fields = dict(looked.fields)
+        if picture:  # the image that was uploaded is not lost
+            error.fields |= {"picture": [picture.name], "picture_notes": ["\n".join(picture.notes)]}
+        raise
     await keep(call, desk, draft)
     advice = f" Of its image: {' '.join(picture.notes)}" if picture and picture.notes else ""
     return call.go("/console/draft", said=f"{booked.line_item.name} is in your draft.{advice}")
 
 
 async def put_seen(call: Call, desk: Desk, draft: Draft, table: str, entry: Any) -> Draft:
-    """The draft with *entry*, as a change of what its form was made from (the field `since`, a version's number).
+    """The draft with *entry*, as a change of what its form was made from (the field `since`, see `read_seen`).
 
-    Raises Refused where the store does not have that version any more.
+    Raises Overtaken where the person themself has changed it since, and Refused where the store does not have that
+    version any more.
     """
-    return await _since(call, desk, drafts.put(draft, desk.live, table, entry), table, entry.id)
+    return await _since(call, desk, drafts.put(draft, desk.live, table, entry), table, entry.id, entry)
 
 
-async def _since(call: Call, desk: Desk, draft: Draft, table: str, id_: str | int) -> Draft:
-    """*draft* with its change of an entry as one of what the form was made from; what it drafts already stays so."""
-    number = read_digits(call.text("since"))
-    if number in (None, desk.number) or (table, id_) in desk.draft.places:
+async def _since(call: Call, desk: Desk, draft: Draft, table: str, id_: str | int, mine: Any) -> Draft:
+    """*draft*, which makes *mine* of an entry, as a change of what the form was made from."""
+    seen = read_seen(call.text("since"))
+    assert seen is not None
+    number, seal = seen
+    now = find(desk.document, table, id_)
+    if seal is None:
+        seal = drafts.seal(find(await _read_then(call, desk, number), table, id_))
+    if drafts.seal(now) == seal or (mine is not None and now == mine):
         return draft
-    assert number is not None
+    was = None
+    if (table, id_) not in desk.draft.places and number != desk.number:
+        was = find(await _read_then(call, desk, number), table, id_)
+    if was is None:
+        name = words.name_of(table, mine or now)
+        turns = None if mine is None else words.turns(now, mine, call.zone)
+        made_from = f"{desk.number}-{drafts.seal(now)}"
+        raise Overtaken(f"{drafts.TABLES[table]} {name}", turns, made_from, gone=now is None)
+    return drafts.since(draft, table, {id_: was})
+
+
+async def _read_then(call: Call, desk: Desk, number: int) -> Document:
+    """What was live when a form was made. Raises Refused."""
+    if number == desk.number:
+        return desk.live
     try:
-        was = find(await read_document(call.store, number), table, id_)
+        return await read_document(call.store, number)
     except StoreRefused:
         raise Refused(409, "This form is of a version that is gone; load the page again and repeat it.") from None
-    return draft if was is None else drafts.since(draft, table, {id_: was})
+
+
+async def find_seen(call: Call, desk: Desk, table: str, id_: str | int) -> Any:
+    """The entry that a form changes; as it was when the form was made where it is gone since. None: it never was."""
+    found = find(desk.document, table, id_) or find(desk.live, table, id_)
+    seen = read_seen(call.text("since"))
+    if found is None and seen is not None:
+        found = find(await _read_then(call, desk, seen[0]), table, id_)
+    return found
 
 
 async def remove(call: Call) -> Response:
@@ -227,7 +274,7 @@ async def remove(call: Call) -> Response:
     if line_item is None:
         raise Refused(404, "There is no such booking.")
     draft = drafts.remove(desk.draft, desk.live, "line_items", line_item.id)
-    await keep(call, desk, await _since(call, desk, draft, "line_items", line_item.id))
+    await keep(call, desk, await _since(call, desk, draft, "line_items", line_item.id, None))
     return call.go("/console/draft", said=f"{line_item.name} is removed in your draft.")
 
 
@@ -236,6 +283,17 @@ def _find(call: Call, desk: Desk) -> LineItem | None:
     if id_ is None:
         return None
     line_item: LineItem | None = find(desk.document, "line_items", id_)
+    if line_item is None:
+        raise Refused(404, "There is no such booking.")
+    return line_item
+
+
+async def _find_seen(call: Call, desk: Desk) -> LineItem | None:
+    """The same for a form that was sent: one that is removed since is not lost with what was typed."""
+    id_ = call.request.path_params.get("id")
+    if id_ is None:
+        return None
+    line_item: LineItem | None = await find_seen(call, desk, "line_items", id_)
     if line_item is None:
         raise Refused(404, "There is no such booking.")
     return line_item

@@ -7,7 +7,7 @@ as `adserver check` does and swaps the live number only if it still is the one t
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -15,8 +15,9 @@ from msgspec import Struct, structs
 
 from adserver import versions
 from adserver.checks import check
-from adserver.console import audit
+from adserver.console import audit, words
 from adserver.console.drafts import Clash, Draft, apply, clashes, entries, settle
+from adserver.console.people import DRAFTS
 from adserver.console.pictures import Picture
 from adserver.documents import Document, Known
 from adserver.errors import ConfigError, Conflict, Problem, StoreRefused
@@ -24,7 +25,6 @@ from adserver.pauses import take_pauses
 from adserver.store import Store
 from adserver.versions import Summary, Version
 
-DRAFTS = "as:{console}:drafts"
 HELD_DAYS = 30
 """How long an uploaded image is kept that nobody publishes."""
 _DRAFT = msgspec.json.Decoder(Draft)
@@ -60,6 +60,31 @@ class DraftMoved(Conflict):
 
     def __init__(self) -> None:
         super().__init__("your draft is being changed in another window; do it again")
+
+
+class Overtaken(Conflict):
+    """An entry is not what a form was made from any more: another window of the same person has changed it.
+
+    *turns* are what the form would make of it, None where it would remove it, and *gone* is whether it was removed
+    meanwhile. Sent with *since* the form is made from what is there now; *fields* are what else it sends, where that
+    is not what came.
+    """
+
+    def __init__(
+        self,
+        called: str,
+        turns: tuple[words.Turn, ...] | None,
+        since: str,
+        *,
+        gone: bool = False,
+        fields: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(f"another window of yours has changed the {called}")
+        self.called = called
+        self.turns = turns
+        self.since = since
+        self.gone = gone
+        self.fields = fields
 
 
 class Clashing(Conflict):

@@ -39,6 +39,7 @@ from adserver.versions import live_number, read_version_at
 _A_PAGE = 25
 _MOST_TOLD = 200
 _FORECAST_S = 60.0
+_MOVED = "Your draft is not as this page showed it: another window of yours has changed it."
 
 
 async def draft(call: Call) -> Response:
@@ -89,6 +90,8 @@ async def settle(call: Call) -> Response:
     desk = await read_desk(call)
     if read_number(call.text("since")) != desk.number:
         return call.go("/console/draft", wrong="Somebody has published meanwhile. Look at what both changed once more.")
+    if call.text("draft") != desk.seal:
+        return call.go("/console/draft", wrong=f"{_MOVED} Look at what both changed once more.")
     mine = []
     for clash in drafts.clashes(desk.draft, desk.live):
         chosen = call.text(f"{clash.table}/{clash.id}")
@@ -103,6 +106,8 @@ async def settle(call: Call) -> Response:
 async def drop(call: Call) -> Response:
     """Forget one change, or all of them."""
     desk = await read_desk(call)
+    if call.text("draft") != desk.seal:
+        return call.go("/console/draft", wrong=f"{_MOVED} Nothing was thrown away; this is what it is now.")
     place = call.text("place")
     if place:
         table, _, text = place.partition("/")
@@ -122,8 +127,7 @@ async def publish(call: Call) -> Response:
         return call.go("/console/draft", wrong="There is nothing to publish.")
     expected = read_number(call.text("version"))
     if call.text("draft") != desk.seal:
-        return call.go("/console/draft", wrong="Your draft is not as this page showed it: another window of yours has "
-                       "changed it. Look at the difference below, then publish.")  # fmt: skip
+        return call.go("/console/draft", wrong=f"{_MOVED} Look at the difference below, then publish.")
     note_ = call.text("note")[:500]
     try:
         version, before = await desks.publish(

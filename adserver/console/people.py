@@ -7,6 +7,7 @@ nobody has.
 """
 
 import asyncio
+import hashlib
 import re
 import secrets
 import unicodedata
@@ -30,6 +31,8 @@ PEOPLE = "as:{console}:people"
 TOKENS = "as:{console}:tokens"
 """Hash of an API token's hash to what is known of it; see `api_tokens`."""
 TOKEN_DAYS = "as:{console}:token-days"  # noqa: S105 - a key's name
+DRAFTS = "as:{console}:drafts"
+"""Hash of a person's name to what they have drafted; see `desk`."""
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
 LONGEST_NAME = 200
 
@@ -283,9 +286,16 @@ for i = 1, #tokens, 2 do
     redis.call('HDEL', KEYS[4], tokens[i])
   end
 end
+redis.call('HDEL', KEYS[5], name)
+redis.call('DEL', KEYS[6])
 note(2)
 return 'done'
 """
+
+
+def sheet_key(name: str) -> str:
+    """Where the spreadsheet lies that somebody has uploaded and not taken over; see `sheeting`."""
+    return f"as:{{console}}:sheet:{hashlib.blake2s(name.encode(), digest_size=16).hexdigest()}"
 
 
 def new_generation() -> str:
@@ -332,9 +342,12 @@ async def set_password(store: Store, name: str, password: str, by: Actor, now: f
 
 
 async def remove_person(store: Store, name: str, by: Actor, now: float) -> None:
-    """Their sessions, links and API tokens end with them. Raises NoSuchPerson or LastAdmin."""
+    """Their sessions, links, API tokens, draft and uploaded sheet go with them, so that nobody who gets the name later
+    gets those. Raises NoSuchPerson or LastAdmin.
+    """
     entry = Entry(at=now, who=by.name, what="removes person", subject=name, address=by.address)
-    reply = await store.ask("EVAL", _REMOVE, 4, PEOPLE, LOG, TOKENS, TOKEN_DAYS, name, *fields(entry))
+    keys = PEOPLE, LOG, TOKENS, TOKEN_DAYS, DRAFTS, sheet_key(name)
+    reply = await store.ask("EVAL", _REMOVE, len(keys), *keys, name, *fields(entry))
     _judge(reply, name, "be removed")
 
 

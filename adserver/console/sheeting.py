@@ -4,26 +4,36 @@ import hashlib
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from starlette.responses import Response
 
 from adserver.console import drafts, words
-from adserver.console.bookings import keep, read_desk
+from adserver.console.bookings import Desk, keep, read_desk
 from adserver.console.drafts import Draft
+from adserver.console.people import sheet_key
 from adserver.console.sheets import read_sheet, write_csv, write_xlsx
 from adserver.console.web import Call, Refused
 from adserver.errors import BadSheet
 
 _KEPT_S = 3600
 _MOST_TOLD = 200
+_ANOTHER = (
+    "Another sheet was uploaded in another window since this page was made, and only the last one is kept: upload this "
+    "one again."
+)
 _A_LINE = 50
 """Bytes that a booking takes in a sheet at least, packed."""
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-_DRAFT = msgspec.json.Decoder(Draft)
 
 
-def _key(person: str) -> str:
-    """Where the sheet lies that somebody has uploaded and not taken over."""
-    return f"as:{{console}}:sheet:{hashlib.blake2s(person.encode(), digest_size=16).hexdigest()}"
+class Kept(Struct, frozen=True):
+    """A sheet that was uploaded and not taken over yet: its file's name, and what it changes."""
+
+    file: str
+    draft: Draft
+
+
+_KEPT = msgspec.json.Decoder(Kept)
 
 
 async def page(call: Call) -> Response:
@@ -31,7 +41,8 @@ async def page(call: Call) -> Response:
 
 
 async def _show(call: Call, answer: int = 200, **values: Any) -> Response:
-    said = {"said": call.told("said"), "problems": [], "more": 0, "changes": None, "file": "", **values}
+    usual = {"problems": [], "more": 0, "changes": None, "file": "", "moved": "", "sheet": "", "seal": ""}
+    said = {"said": call.told("said"), **usual, **values}
     return await call.page("sheet.html", answer, **said)
 
 
@@ -71,20 +82,47 @@ async def upload(call: Call) -> Response:
             draft = drafts.put(draft, desk.live, table, *entries)
     for table, ids in sheet.removes.items():
         draft = drafts.remove(draft, desk.live, table, *ids)
-    after = drafts.apply(desk.document, draft)
-    changes = await call.aside(words.changes, desk.document, after, call.zone)
+    kept = msgspec.json.encode(Kept(name, draft))
+    changes = await _difference(call, desk, draft)
     if changes:
-        await call.store.ask("SET", _key(call.who), msgspec.json.encode(draft), "EX", _KEPT_S)
-    return await _show(call, changes=changes[:_MOST_TOLD], more=max(0, len(changes) - _MOST_TOLD), file=name)
+        await call.store.ask("SET", sheet_key(call.who), kept, "EX", _KEPT_S)
+    return await _show_difference(call, desk, changes, name, _seal(kept))
+
+
+async def _difference(call: Call, desk: Desk, draft: Draft) -> list[words.Change]:
+    """What the sheet's *draft* changes of what the person has."""
+    after = drafts.apply(desk.document, draft)
+    return await call.aside(words.changes, desk.document, after, call.zone)
+
+
+async def _show_difference(
+    call: Call, desk: Desk, changes: list[words.Change], file: str, sheet: str, status: int = 200, **values: Any
+) -> Response:
+    """The page with what the sheet of that seal changes, to be taken as it is shown or not at all."""
+    more = max(0, len(changes) - _MOST_TOLD)
+    shown = {"changes": changes[:_MOST_TOLD], "more": more, "file": file, "sheet": sheet, "seal": desk.seal}
+    return await _show(call, status, **shown, **values)
+
+
+def _seal(kept: bytes) -> str:
+    """Another one for each sheet, whenever it was uploaded."""
+    return hashlib.blake2s(kept, digest_size=16).hexdigest()
 
 
 async def take(call: Call) -> Response:
-    """Put what the sheet changes into the draft."""
-    data = await call.store.ask("GET", _key(call.who))
+    """Put what the sheet changes into the draft, if it is the sheet and the draft that its page showed."""
+    data = await call.store.ask("GET", sheet_key(call.who))
     if data is None:
         return await _show(call, 409, problems=["That sheet was uploaded more than an hour ago; upload it again."])
-    sheet = _DRAFT.decode(data)
+    if call.text("sheet") != _seal(data):
+        return await _show(call, 409, problems=[_ANOTHER])
+    kept = _KEPT.decode(data)
+    sheet = kept.draft
     desk = await read_desk(call)
+    if call.text("draft") != desk.seal:
+        moved = "Your draft has changed in another window since this page was made. This is what the sheet changes now:"
+        changes = await _difference(call, desk, sheet)
+        return await _show_difference(call, desk, changes, kept.file, _seal(data), 409, moved=moved)
     draft = desk.draft
     for table in drafts.TABLES:
         draft = drafts.put(draft, desk.live, table, *drafts.entries(sheet.puts, table))
@@ -95,5 +133,5 @@ async def take(call: Call) -> Response:
         was = drafts.index(sheet.before, table)
         draft = drafts.since(draft, table, {id_: one for id_, one in was.items() if id_ not in mine})
     await keep(call, desk, draft)
-    await call.store.ask("DEL", _key(call.who))
+    await call.store.ask("DEL", sheet_key(call.who))
     return call.go("/console/draft", said="The sheet is in your draft.")

@@ -13,7 +13,7 @@ from adserver.catalog import PRIORITIES, Catalog
 from adserver.checks import check
 from adserver.console import complaints, drafts
 from adserver.console.booking import parse_local
-from adserver.console.bookings import Desk, Listed, keep, page_of, put_seen, read_desk, state_of
+from adserver.console.bookings import Desk, Listed, find_seen, keep, page_of, put_seen, read_desk, state_of
 from adserver.console.drafts import find
 from adserver.console.today import Showing, showing_at
 from adserver.console.web import Call, Refused
@@ -107,7 +107,7 @@ async def form(call: Call) -> Response:
 async def save(call: Call) -> Response:
     """Put the slot into the draft."""
     desk = await read_desk(call)
-    before = _find(call, desk.document)
+    before = await _find_seen(call, desk)
     fields = {name: call.text(name) for name in _fields(None)}
     slot, wrong = parse(fields, before, desk.document)
     if slot is not None and before is not None:
@@ -118,6 +118,15 @@ async def save(call: Call) -> Response:
         return await _show(call, desk, before, fields, wrong, status=422)
     await keep(call, desk, await put_seen(call, desk, desk.draft, "slots", slot))
     return call.go("/console/draft", said=f"{slot.id} {slot.name} is in your draft.")
+
+
+async def _find_seen(call: Call, desk: Desk) -> Slot | None:
+    """The slot that a form changes, also where it is gone since."""
+    text = call.request.path_params.get("id")
+    found: Slot | None = None if text is None else await find_seen(call, desk, "slots", read_digits(text) or 0)
+    if text is not None and found is None:
+        raise Refused(404, "There is no such slot.")
+    return found
 
 
 def _find(call: Call, document: Document) -> Slot | None:

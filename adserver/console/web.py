@@ -37,7 +37,7 @@ from adserver.console import words
 from adserver.console.apart import TooLong, apart
 from adserver.console.api_tokens import Caller, find_token
 from adserver.console.audit import Actor, Entry, note
-from adserver.console.desk import DraftMoved
+from adserver.console.desk import DraftMoved, Overtaken
 from adserver.console.people import NoSuchPerson, Role
 from adserver.console.sessions import Session, find_session
 from adserver.console.signin import Provider, ProviderUnavailable
@@ -133,8 +133,8 @@ class Call:
         self.session = session
         self.form = form
         self.now = time.time()
-        self.since = tools.live.current.version
-        """The live version when the call began: what a form is made from is that, or later."""
+        self.since = str(tools.live.current.version)
+        """What a form of the answer is made from (see `read_seen`): what is live when the call begins, or later."""
 
     @property
     def who(self) -> str:
@@ -301,11 +301,14 @@ class Guard:
                         call.form = await read_form(request, _MOST_PUBLIC_BYTES if rule.least is None else None)
                     if rule.least is not None and not bearer and not _has_form_token(call, api=api):
                         return await _ask_again(call) or await _refuse(call, 403, ANEW, api=api)
-                    if rule.seen and not api and read_digits(call.text(rule.seen)) is None:
+                    if rule.seen and not api and read_seen(call.text(rule.seen)) is None:
                         raise Refused(400, "This form does not say which version you have seen; load its page again.")
                 return await _handle(rule, call)
         except Refused as error:
             return await _refuse(call, error.status, str(error), api=api)
+        except Overtaken as error:
+            assert call
+            return await _ask_over(call, error)
         except Conflict as error:
             return await _refuse(call, 409, str(error), api=api)
         except NoSuchPerson:
@@ -380,6 +383,31 @@ async def _ask_again(call: Call) -> Response | None:
     """A page with what was typed in an earlier session, to be sent in this one; None where there is nothing to keep."""
     typed = read_typed(call.form, call.request.url.path, ("since", "version", "draft"))
     return await call.page("again.html", 403, typed=typed) if typed else None
+
+
+async def _ask_over(call: Call, error: Overtaken) -> Response:
+    """A page with what was sent and what is there instead of what it was made from, to choose between them."""
+    own = ("csrf", "since")
+    came = call.form.multi_items()
+    pairs = came if error.fields is None else [(name, one) for name, many in error.fields.items() for one in many]
+    return await call.page(
+        "overtaken.html",
+        409,
+        error=error,
+        made_from=error.since,
+        fields=[(name, one) for name, one in pairs if isinstance(one, str) and name not in own],
+        files=error.fields is None and any(isinstance(one, UploadFile) and one.filename for _, one in came),
+    )
+
+
+def read_seen(text: str) -> tuple[int, str | None] | None:
+    """What a form was made from: the version that was live, and the seal of the entry as its maker had it then.
+
+    `12-5f0c…`; without a seal the entry was what the version has of it. None where it is neither.
+    """
+    number, mark, seal = text.partition("-")
+    found = read_digits(number)
+    return None if found is None else (found, seal if mark else None)
 
 
 async def _handle(rule: Rule, call: Call) -> Response:

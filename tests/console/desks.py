@@ -81,9 +81,20 @@ class Browser:
         return found[1] if found else ""
 
     def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> httpx.Response:
-        version = self.http.get("/ads?id=889990").json()["version"]
-        body = {"csrf": self.csrf, "since": version, **(data or {})}
+        body = {"csrf": self.csrf, **self._made_from(path), **(data or {})}
         return self.http.post(path, data=body, headers={**self.headers, "origin": self.url}, **options)
+
+    def _made_from(self, path: str) -> dict[str, str]:
+        """What the form's page says it is made from."""
+        if not path.startswith(("/console/line-items", "/console/book", "/console/creatives", "/console/slots",
+                                "/console/advertisers", "/console/draft", "/console/sheet/take")):  # fmt: skip
+            return {}
+        page = self.get(_ACTION.sub("", path)).text
+        found = {name: re.search(rf'name="{name}" value="([^"]*)"', page) for name in ("since", "draft", "sheet")}
+        return {name: match[1] for name, match in found.items() if match}
+
+
+_ACTION = re.compile(r"/(remove|check|links|links/revoke|drop|settle|publish|take)$")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from adserver.console import audit, drafts
 from adserver.console import desk as desks
 from adserver.console.desk import Clashing
 from adserver.console.drafts import Draft
+from adserver.console.people import DRAFTS
 from adserver.errors import ConfigError, Conflict
 from adserver.model import Format, Kind
 from adserver.render import render_preview
@@ -57,7 +58,7 @@ def test_a_draft_waits_for_its_owner(with_store: Run) -> None:
         assert await desks.read_draft(store, "bob", 1) == Draft(1)
         kept = await desks.read_kept(store, "ann", 1)
         await desks.write_draft(store, "ann", Draft(1), kept.seal)
-        assert await store.ask("EXISTS", desks.DRAFTS) == 0
+        assert await store.ask("EXISTS", DRAFTS) == 0
 
     with_store(body)
 

@@ -174,6 +174,27 @@ def test_people_are_added_listed_changed_and_removed(with_store: Run) -> None:
     with_store(body)
 
 
+def test_what_somebody_drafted_goes_with_them(with_store: Run) -> None:
+    """
+    Whoever gets the name of somebody who was removed begins with nothing of theirs: no draft, no uploaded sheet.
+    """
+
+    async def body(store: Store) -> None:
+        await add_person(store, "boss", Role.ADMIN, BOSS, NOW)
+        for name in ("ann", "bob"):
+            await add_person(store, name, Role.SALES, BOSS, NOW)
+            await store.ask("HSET", people.DRAFTS, name, b"{}")
+            await store.ask("SET", people.sheet_key(name), b"{}")
+        await remove_person(store, "ann", BOSS, NOW)
+        await add_person(store, "ann", Role.SALES, BOSS, NOW)
+        assert await store.ask("HGET", people.DRAFTS, "ann") is None
+        assert await store.ask("GET", people.sheet_key("ann")) is None
+        assert await store.ask("HGET", people.DRAFTS, "bob") == b"{}"
+        assert await store.ask("GET", people.sheet_key("bob")) == b"{}"
+
+    with_store(body)
+
+
 def test_the_last_admin_stays(with_store: Run) -> None:
     """
     Neither removed nor given a lesser role, even when two admins do it to each other at once.

@@ -16,6 +16,7 @@ from adserver.console import drafts, sessions
 from adserver.console.drafts import Draft
 from adserver.store import Store
 from tests.console.desks import Browser, Desk
+from tests.console.forms import Form, forms_of, submit
 from tests.service.live import Service
 
 ITEM = "molenkorst-daily"
@@ -157,6 +158,151 @@ def test_two_windows_of_one_person_lose_nothing(desk: Desk) -> None:
     refused = save(ann, "/console/draft/publish", old).headers["location"]
     assert "another%20window" in refused
     assert len(draft_of(desk, person).places) == 9
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        (f"/console/line-items/{ITEM}", "name"),
+        ("/console/advertisers/kadefiets", "name"),
+        ("/console/slots/889990", "name"),
+        ("/console/creatives/kadefiets-electric-160x600", "alt"),
+    ],
+)
+@pytest.mark.parametrize("drafted", [False, True], ids=["as it is live", "drafted"])
+def test_one_entry_in_two_tabs(desk: Desk, path: str, field: str, *, drafted: bool) -> None:
+    """
+    The second to save is shown what the first has made of it, and what they sent; nothing is lost either way.
+    """
+    person = f"tabs-{int(drafted)}-{abs(hash(path))}@desk.example"
+    ann = desk.sign_in(desk.add(person, "sales"))
+    if drafted:
+        assert save(ann, path, {**form_of(ann.get(path).text, path), field: ["Drafted"]}).status_code == 303
+    one, other = (form_of(ann.get(path).text, path) for _ in range(2))
+    assert save(ann, path, {**one, field: ["Of the first tab"]}).status_code == 303
+
+    def drafted_now() -> str:
+        draft = draft_of(desk, person)
+        [entry] = [
+            e for table in ("line_items", "advertisers", "slots", "creatives") for e in getattr(draft.puts, table)
+        ]
+        return str(getattr(entry, field))
+
+    asked = save(ann, path, {**other, field: ["Of the second tab"]})
+    assert asked.status_code == 409
+    assert "another window of yours has changed it since" in asked.text
+    assert "<del>Of the first tab</del> → <ins>Of the second tab</ins>" in asked.text
+    assert drafted_now() == "Of the first tab"
+    done = save(ann, path, form_of(asked.text, path))
+    assert done.status_code == 303, done.text
+    assert drafted_now() == "Of the second tab"
+    assert save(ann, path, {**form_of(ann.get(path).text, path), field: ["Once more"]}).status_code == 303
+
+
+def test_a_problem_does_not_make_an_old_form_new(desk: Desk) -> None:
+    """
+    A form that comes back with a problem is still as old as it was.
+    """
+    ann = desk.sign_in(desk.add("ann-mended@desk.example", "sales"))
+    path = f"/console/line-items/{ITEM}"
+    one, other = (form_of(ann.get(path).text, path) for _ in range(2))
+    assert save(ann, path, {**one, "name": ["First"]}).status_code == 303
+    wrong = save(ann, path, {**other, "name": [""]})
+    assert wrong.status_code == 422
+    asked = save(ann, path, {**form_of(wrong.text, path), "name": ["Second"]})
+    assert asked.status_code == 409
+    assert draft_of(desk, "ann-mended@desk.example").puts.line_items[0].name == "First"
+
+
+def test_what_another_tab_removed_is_asked_about(desk: Desk) -> None:
+    """
+    A booking that is removed in one tab and saved in another, and the other way round.
+    """
+    ann = desk.sign_in(desk.add("ann-removes@desk.example", "sales"))
+    path = f"/console/line-items/{ITEM}"
+    page = ann.get(path).text
+    fields, removal = form_of(page, path), form_of(page, f"{path}/remove")
+    assert save(ann, f"{path}/remove", removal).status_code == 303
+    asked = save(ann, path, {**fields, "name": ["Kept"]})
+    assert asked.status_code == 409
+    assert "has removed it since" in asked.text
+    assert save(ann, path, form_of(asked.text, path)).status_code == 303
+    asked = save(ann, f"{path}/remove", removal)
+    assert asked.status_code == 409
+    assert [one.name for one in draft_of(desk, "ann-removes@desk.example").puts.line_items] == ["Kept"]
+    assert save(ann, f"{path}/remove", form_of(asked.text, f"{path}/remove")).status_code == 303
+    assert draft_of(desk, "ann-removes@desk.example").removes == (("line_items", ITEM),)
+
+
+@pytest.mark.parametrize("since", ["0", "0-", "0-abcdef"])
+def test_a_form_made_by_hand_is_asked_about(desk: Desk, since: str) -> None:
+    """
+    A form that says it is of a version without the booking, or of an entry that never was, is not taken for fresh.
+    """
+    person = f"hand{since}@desk.example".replace("-", "x")
+    ann = desk.sign_in(desk.add(person, "sales"))
+    path = f"/console/line-items/{ITEM}"
+    fields = form_of(ann.get(path).text, path)
+    answer = save(ann, path, {**fields, "name": ["By hand"], "since": [since]})
+    assert answer.status_code == 409
+    assert not draft_of(desk, person)
+
+
+def test_an_old_page_of_the_draft_throws_nothing_away(desk: Desk) -> None:
+    """
+    What was saved after it was made stays; the new page says so and throws away what it shows.
+    """
+    person = "ann-drops@desk.example"
+    ann = desk.sign_in(desk.add(person, "sales"))
+    for slot in ("889990", "889991"):
+        path = f"/console/slots/{slot}"
+        save(ann, path, {**form_of(ann.get(path).text, path), "name": ["One"]})
+        if slot == "889990":
+            old = ann.get("/console/draft").text
+    all_of_it = [one for one in forms_of(old) if one.action == "/console/draft/drop"]
+    assert len(all_of_it) == 2
+    for form in all_of_it:
+        location = submit(ann, form).headers["location"]
+        assert "another%20window" in location
+        assert "Nothing was thrown away" in ann.get(location).text
+    assert len(draft_of(desk, person).places) == 2
+    for form in forms_of(ann.get("/console/draft").text):
+        if form.action == "/console/draft/drop" and "place" not in form.fields:
+            assert "said=" in submit(ann, form).headers["location"]
+    assert not draft_of(desk, person)
+
+
+def test_a_sheet_is_taken_as_it_was_shown(desk: Desk) -> None:
+    """
+    Of two sheets in two windows only what a page showed can be taken from it; what was drafted after it was made is
+    shown before it is written over.
+    """
+    person = "ann-sheets@desk.example"
+    ann = desk.sign_in(desk.add(person, "sales"))
+    text = ann.get("/console/sheet/export/csv").content.decode("utf-8-sig")
+    [name] = [one.name for one in desk.ask(desks.read_live).document.line_items if one.id == ITEM]
+    headers = {**ann.headers, "origin": ann.url}
+
+    def upload(new: str) -> Form:
+        files = {"sheet": ("bookings.csv", text.replace(name, new).encode("utf-8-sig"))}
+        answer = ann.http.post("/console/sheet", data={"csrf": ann.csrf}, files=files, headers=headers)
+        assert answer.status_code == 200
+        return next(one for one in forms_of(answer.text) if one.action == "/console/sheet/take")
+
+    first, second = upload("From sheet 1"), upload("From sheet 2")
+    refused = submit(ann, first)
+    assert refused.status_code == 409
+    assert "Another sheet was uploaded" in refused.text
+    assert not draft_of(desk, person)
+    path = f"/console/line-items/{ITEM}"
+    assert save(ann, path, {**form_of(ann.get(path).text, path), "name": ["Typed"]}).status_code == 303
+    asked = submit(ann, second)
+    assert asked.status_code == 409
+    assert "<del>Typed</del> → <ins>From sheet 2</ins>" in asked.text
+    assert draft_of(desk, person).puts.line_items[0].name == "Typed"
+    again = next(one for one in forms_of(asked.text) if one.action == "/console/sheet/take")
+    assert submit(ann, again).status_code == 303
+    assert draft_of(desk, person).puts.line_items[0].name == "From sheet 2"
 
 
 BODIES: dict[str, Callable[[], bytes]] = {
