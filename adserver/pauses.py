@@ -92,6 +92,11 @@ def gaps_of(pauses: Iterable[Pause]) -> Gaps:
     return merge((one.starts, one.ends) for one in pauses)
 
 
+def paused_until(pauses: Iterable[Pause], now: float) -> float | None:
+    """When it shows again, pauses that follow one another without a gap being one; None where none is in force."""
+    return next((ends for begins, ends in gaps_of(pauses) if begins <= now < ends), None)
+
+
 def outside(gaps: Gaps, begins: float, ends: float) -> Gaps:
     """What is left of the time from *begins* to *ends*."""
     if not gaps:

@@ -171,7 +171,7 @@ CONSOLE = {
     "console.drafting": "articles console.booking console.bookings console.complaints console.desk console.drafts"
     " console.framing console.web console.words pacer previews readers site versions",
     "console.pausing": "console.booking console.bookings console.complaints console.desk console.drafts console.web"
-    " console.words",
+    " console.words curves",
     "console.sheet_times": "",
     "console.sheet_files": "console.sheet_times",
     "console.targeting_words": "config_files",

@@ -41,16 +41,17 @@ _LABELS = {
     "target_none": "Never on pages with any of these", "target_prefer": "Rather on pages with any of these",
 }  # fmt: skip
 """What the form calls its inputs."""
-STATES = ("all", "live", "coming", "ended", "draft")
+STATES = ("all", "live", "coming", "ended", "draft", "paused")
 
 
 class Listed(Struct, frozen=True):
-    """A line item in the list."""
+    """A line item in the list. *paused* is until when; None where no pause holds it back now."""
 
     line_item: LineItem
     advertiser: str
     state: str
     drafted: bool
+    paused: float | None
 
 
 class Desk(Struct, frozen=True):
@@ -119,9 +120,10 @@ async def listing(call: Call) -> Response:
         advertiser = names.get(owners.get(one.campaign, ""), "")
         if text and text not in f"{one.name} {one.id} {advertiser} {' '.join(map(str, one.slots))}".lower():
             continue
-        is_now = state_of(one, call.now)
-        if state in ("all", is_now) or (state == "draft" and one.id in drafted):
-            found.append(Listed(one, advertiser, is_now, one.id in drafted))
+        is_now, paused = state_of(one, call.now), call.paused(one.id)
+        others = {"draft": one.id in drafted, "paused": paused is not None}
+        if state in ("all", is_now) or others.get(state):
+            found.append(Listed(one, advertiser, is_now, one.id in drafted, paused))
     found.sort(key=lambda one: (_ORDER[one.state], one.line_item.ends or math.inf, one.line_item.name))
     number, last = page_of(call, len(found))
     return await call.page(
@@ -336,6 +338,7 @@ async def _show(
         picture=picture,
         finer_wrong=bool(_FINER & wrong.keys()),
         drafted=bool(desk.draft),
+        paused=call.paused(line_item.id) if line_item else None,
     )
 
 

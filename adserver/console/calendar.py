@@ -45,7 +45,7 @@ async def page(call: Call) -> Response:
         weeks=weeks,
         choices=WEEKS,
         rows=[(row, _frees(row, weeks)) for row in rows],
-        tell=lambda bar: _tell(bar, call.zone),
+        tell=lambda bar: _tell(bar, call),
         count=len(slots),
         starts=lambda free: _starts(window, free, call),
         says=_say,
@@ -96,12 +96,15 @@ class Told(Struct, frozen=True):
     """A bar in words: its *kind* for the eye, what stands in it, and what only ears and pointers get as well."""
 
     kind: str
+    paused: str
     how: str
     rest: str
 
 
-def _tell(bar: Bar, zone: str) -> Told:
-    one = bar.line_item
+def _tell(bar: Bar, call: Call) -> Told:
+    one, zone = bar.line_item, call.zone
+    until = call.paused(one.id)
+    paused = "" if until is None else f"paused until {words.say_instant(until, zone)}"
     if one.share is not None:
         kind, how = "share", words.say(one.share, zone, "share") or ""
     elif one.goal:
@@ -112,7 +115,7 @@ def _tell(bar: Bar, zone: str) -> Told:
     begins = f"from {words.say_instant(one.starts, zone)}" if one.starts is not None else "from the beginning"
     ends = f"until {words.say_instant(one.ends, zone)}" if one.ends is not None else "with no end"
     mark = {"draft": ", in your draft", "removed": ", removed in your draft"}.get(bar.mark, "")
-    return Told(kind, how, f", {bar.advertiser}, {begins} {ends}{mark}")
+    return Told(kind, paused, how, f", {bar.advertiser}, {begins} {ends}{mark}")
 
 
 def _starts(window: Window, free: Free, call: Call) -> str:

@@ -5,20 +5,26 @@ A pause is published at once, on top of whatever is live: it is an entry of its 
 
 import secrets
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from msgspec import structs
 from starlette.responses import Response
 
+from adserver.catalog import is_live
 from adserver.console import complaints, drafts, words
 from adserver.console import desk as desks
 from adserver.console.booking import parse_local
 from adserver.console.bookings import held_by
 from adserver.console.drafts import Draft, find
 from adserver.console.web import Call, Refused
+from adserver.curves import read_pages
+from adserver.days import Days
 from adserver.documents import Document, read_entry
 from adserver.errors import ConfigError, Conflict
-from adserver.model import Pause
+from adserver.model import LineItem, Pause, Priority, Targeting, Terms
+from adserver.pauses import find_pauses
 
 TARGETS = {"line_item": "A booking", "advertiser": "An advertiser", "category": "A category", "section": "A section"}
 _FOR = {"1h": "one hour", "4h": "four hours", "morning": "until tomorrow 08:00", "day": "24 hours", "week": "a week"}
@@ -43,12 +49,14 @@ async def pause(call: Call) -> Response:
     if kind == "line_item":
         fields[kind], said = _booking(live.document, fields[kind])
         wrong |= {kind: said} if said else {}
+    begins = datetime.fromtimestamp(int(call.now), ZoneInfo(call.zone))
     try:
         ends = _ends(fields, call.now, call.zone)
+        if ends <= begins:
+            raise ValueError("is past; choose an instant to come")
     except ValueError as error:
         wrong["until"] = f"This {error}"
         ends = datetime.fromtimestamp(call.now + 3600, ZoneInfo(call.zone))
-    begins = datetime.fromtimestamp(int(call.now), ZoneInfo(call.zone))
     raw: dict[str, Any] = {
         "id": new_id(begins),
         kind: fields[kind].lower() if kind in ("category", "section") else fields[kind],
@@ -66,9 +74,76 @@ async def pause(call: Call) -> Response:
         wrong.setdefault(kind, "Choose one of the list")
     if wrong or not isinstance(entry, Pause):
         return await _show(call, live.document, fields, wrong, status=422)
-    number = await publish(call, entry, f"pauses {kind.replace('_', ' ')} {fields[kind]}")
-    return call.go("/console/pauses", said=f"Paused, in version {number}. It comes back by itself on "
-                   f"{words.say_instant(entry.ends, call.zone)}.")  # fmt: skip
+    target = str(getattr(entry, kind))
+    if call.text("anyway") != f"{kind}:{target}" and (unknown := await _unknown(call, live.document, kind, target)):
+        return await _show(call, live.document, fields, {kind: unknown}, 422, anyway=f"{kind}:{target}")
+    stops = stopped_by(live.document, entry, call.now)
+    number = await publish(call, entry, f"pauses {kind.replace('_', ' ')} {target}")
+    back = f"It comes back by itself on {words.say_instant(entry.ends, call.zone)}, or when you say so below."
+    if not stops:
+        nothing = f"Paused, in version {number}, but no booking stops now: nothing of it is running."
+        return call.go("/console/pauses", warned=f"{nothing} {back}")
+    where = " on its pages" if kind == "section" else ""
+    return call.go("/console/pauses", said=f"Paused, in version {number}. {_say_stops(stops)} now{where}. {back}")
+
+
+def stopped_by(document: Document, pause: Pause, now: float) -> list[LineItem]:
+    """The line items that run now and do not any more while *pause* is in force; of a section, on its pages."""
+    if pause.section is None:
+        held = find_pauses(structs.replace(document, pauses=(pause,)))
+        return [one for one in document.line_items if one.id in held and is_live(one, now)]
+    return [
+        one
+        for one in document.line_items
+        if one.priority is not Priority.HOUSE and is_live(one, now) and _shows_on(one.targeting, pause.section.lower())
+    ]
+
+
+def _shows_on(targeting: Targeting | None, section: str) -> bool:
+    """Whether a page of that section may be one of its pages, whatever else the page is."""
+    if targeting is None:
+        return True
+    here = {section}
+    of_none, of_any, of_all = (
+        set(map(str.lower, terms.section)) if terms else set()
+        for terms in (targeting.none, targeting.any, targeting.all)
+    )
+    only_sections = targeting.any is not None and structs.replace(targeting.any, section=()) == Terms()
+    return not (here & of_none or (only_sections and not here & of_any) or (of_all and not here & of_all))
+
+
+def _say_stops(stops: list[LineItem]) -> str:
+    more = f" and {len(stops) - _MOST_NAMED} more" if len(stops) > _MOST_NAMED else ""
+    names = ", ".join(one.name for one in stops[:_MOST_NAMED])
+    return f"{len(stops)} {'booking stops' if len(stops) == 1 else 'bookings stop'} ({names}{more})"
+
+
+async def _unknown(call: Call, document: Document, kind: str, target: str) -> str:
+    """What to say of a category or section that nothing here is of; empty for one that something is of."""
+    if kind == "category":
+        known = {name.lower() for one in document.advertisers for name in one.categories}
+        nothing = "No advertiser is of this category, so nothing would stop"
+    elif kind == "section":
+        known = await _sections(call, document)
+        nothing = "No page has said that it is of this section, and no booking names it"
+    else:
+        return ""
+    if target.lower() in known:
+        return ""
+    close = get_close_matches(target.lower(), sorted(known), 3)
+    meant = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"{nothing}.{meant} To pause it all the same, press the button once more."
+
+
+async def _sections(call: Call, document: Document) -> set[str]:
+    """Those that bookings name, and that pages of this week have said they are of."""
+    targetings = [one.targeting for one in document.line_items if one.targeting]
+    terms = [part for one in targetings for part in (one.any, one.all, one.none, one.prefer) if part]
+    named = {name.lower() for one in terms for name in one.section}
+    today, _ = Days(call.zone).locate(call.now)
+    pages = await read_pages(call.store, range(today - 7, today + 1))
+    facts = {fact for page in pages for fact in page.facts}
+    return named | {fact.removeprefix("section=") for fact in facts if fact.startswith("section=")}
 
 
 def _booking(document: Document, text: str) -> tuple[str, str]:
@@ -145,8 +220,14 @@ def _ends(fields: dict[str, str], now: float, zone: str) -> datetime:
 
 
 async def _show(
-    call: Call, document: Document, fields: dict[str, str], wrong: dict[str, str], status: int = 200
+    call: Call,
+    document: Document,
+    fields: dict[str, str],
+    wrong: dict[str, str],
+    status: int = 200,
+    anyway: str = "",
 ) -> Response:
+    """*anyway* is what is paused although nothing is of it, once the form is sent again."""
     now = [one for one in document.pauses if one.ends > call.now]
     return await call.page(
         "pauses.html",
@@ -161,7 +242,9 @@ async def _show(
         advertisers=[(one.id, one.name) for one in document.advertisers],
         line_items=[(one.id, one.name) for one in document.line_items],
         categories=sorted({word for one in document.advertisers for word in one.categories}),
+        anyway=anyway,
         said=call.told("said"),
+        warned=call.told("warned"),
     )
 
 

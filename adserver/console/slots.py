@@ -15,7 +15,7 @@ from adserver.console import complaints, drafts
 from adserver.console.booking import parse_local
 from adserver.console.bookings import Desk, Listed, find_seen, keep, page_of, put_seen, read_desk, state_of
 from adserver.console.drafts import find
-from adserver.console.today import Showing, showing_at
+from adserver.console.today import Resting, Showing, resting_at, showing_at
 from adserver.console.web import Call, Refused
 from adserver.days import Days
 from adserver.decide import Page
@@ -41,10 +41,11 @@ _STATES = {"live": 0, "coming": 1, "ended": 2}
 
 
 class Place(Struct, frozen=True):
-    """A slot in the list. *showing* is None while it is only in somebody's draft."""
+    """A slot in the list. *showing* is None while it is only in somebody's draft; *resting* is what is paused."""
 
     slot: Slot
     showing: tuple[Showing, ...] | None
+    resting: tuple[Resting, ...]
     until: float | None
     booked: int
     drafted: bool
@@ -85,7 +86,8 @@ async def listing(call: Call) -> Response:
     for one in shown:
         live = catalog.slots.get(one.id)
         showing, until = showing_at(catalog, live, call.now) if live else (None, None)
-        rows.append(Place(one, showing, until, booked[one.id], one.id in drafted))
+        resting = resting_at(catalog, live, call.now) if live else ()
+        rows.append(Place(one, showing, resting, until, booked[one.id], one.id in drafted))
     return await call.page("slots.html", rows=rows, count=len(found), number=number, last=last, q=call.query("q"))
 
 
@@ -229,7 +231,7 @@ async def _show(
 ) -> Response:
     catalog = call.tools.live.current
     live = catalog.slots.get(slot.id)
-    found = _bookings(desk, slot, call.now)
+    found = _bookings(call, desk, slot)
     number, last = page_of(call, len(found))
     asked = {name: call.query(name) for name in ("at", "section", "url", "tag", "device")}
     return await call.page(
@@ -238,6 +240,7 @@ async def _show(
         slot=slot,
         published=live is not None,
         thens=_thens(catalog, live, call.now) if live else (),
+        resting=resting_at(catalog, live, call.now) if live else (),
         row=await _today(call, slot.id),
         why=await _explain(call, catalog, slot.id, asked) if live else None,
         asked=asked,
@@ -252,7 +255,7 @@ async def _show(
     )
 
 
-def _bookings(desk: Desk, slot: Slot, now: float) -> list[Listed]:
+def _bookings(call: Call, desk: Desk, slot: Slot) -> list[Listed]:
     """Everything booked there, in the order it is asked in; what is over comes last."""
     owners = {one.id: one.advertiser for one in desk.document.campaigns}
     names = {one.id: one.name for one in desk.document.advertisers}
@@ -264,7 +267,13 @@ def _bookings(desk: Desk, slot: Slot, now: float) -> list[Listed]:
         return over, PRIORITIES.index(item.priority), _STATES[one.state], item.starts or -math.inf, item.name
 
     listed = [
-        Listed(one, names.get(owners.get(one.campaign, ""), ""), state_of(one, now), one.id in drafted)
+        Listed(
+            one,
+            names.get(owners.get(one.campaign, ""), ""),
+            state_of(one, call.now),
+            one.id in drafted,
+            call.paused(one.id),
+        )
         for one in desk.document.line_items
         if slot.id in one.slots
     ]

@@ -16,6 +16,7 @@ from adserver.console.web import Call
 from adserver.days import Days
 from adserver.model import LineItem, Priority, Slot
 from adserver.pacing import Figures
+from adserver.pauses import paused_until
 from adserver.report import Row
 
 _WEEK_S = 7 * 86_400
@@ -34,11 +35,19 @@ class Showing(Struct, frozen=True):
     part: str
 
 
+class Resting(Struct, frozen=True):
+    """A booking whose flight is on and that a pause holds back, and until when."""
+
+    line_item: LineItem
+    until: float
+
+
 class Board(Struct, frozen=True):
     """A slot on the board. *until* is when something else may show; infinity when nothing is planned."""
 
     slot: Slot
     showing: tuple[Showing, ...]
+    resting: tuple[Resting, ...]
     until: float | None
     row: Row
 
@@ -80,7 +89,14 @@ async def page(call: Call) -> Response:
 
 def _board(catalog: Catalog, slot: Slot, now: float, row: Row) -> Board:
     showing, until = showing_at(catalog, slot, now)
-    return Board(slot, showing, until, row)
+    return Board(slot, showing, resting_at(catalog, slot, now), until, row)
+
+
+def resting_at(catalog: Catalog, slot: Slot, at: float) -> tuple[Resting, ...]:
+    """Whom a pause keeps from answering *slot* then, wherever it is asked for."""
+    on = (one for one in catalog.bookings[slot.id].all if one.pauses and is_live(one.line_item, at))
+    found = ((one.line_item, paused_until(one.pauses, at)) for one in on)
+    return tuple(Resting(line_item, until) for line_item, until in found if until is not None)
 
 
 def showing_at(catalog: Catalog, slot: Slot, at: float) -> tuple[tuple[Showing, ...], float | None]:

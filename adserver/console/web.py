@@ -45,6 +45,8 @@ from adserver.console.sums import Sums
 from adserver.console.typed import read_typed
 from adserver.errors import AdserverError, Conflict, StoreRefused, StoreUnavailable
 from adserver.fields import read_digits
+from adserver.model import Pause
+from adserver.pauses import in_force, paused_until
 from adserver.previews import Previews
 from adserver.reload import LiveCatalog
 from adserver.settings import Settings
@@ -171,6 +173,15 @@ class Call:
     def address(self) -> str:
         return self.request.client.host if self.request.client else ""
 
+    def paused(self, line_item: str) -> float | None:
+        """Until when a pause of its own, its advertiser's or a category's holds it back; None where none does now."""
+        return paused_until(self.tools.live.current.pauses.get(line_item, ()), self.now)
+
+    @property
+    def paused_sections(self) -> list[Pause]:
+        """The pauses of sections that are in force."""
+        return in_force(self.tools.live.current.sections, self.now)
+
     def text(self, name: str) -> str:
         """A field of the form, without blanks around it; empty when it is not there."""
         value = self.form.get(name, "")
@@ -220,6 +231,7 @@ class Call:
             now=self.now,
             csrf=self.csrf,
             since=self.text("since") or self.since,
+            paused_sections=self.paused_sections,
             when=lambda at: words.say_instant(at, self.zone),
             **values,
         )
