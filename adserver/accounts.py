@@ -1,4 +1,4 @@
-"""Commands about people who may use the console: `user add`, `passwd`, `role`, `remove` and `list`.
+"""Commands about people who may use the console: `user add`, `passwd`, `role`, `remove`, `list`, `tokens` and `revoke`.
 
 What they need is imported when they run, so that other commands start quickly.
 """
@@ -123,6 +123,43 @@ def show(settings: Settings, options: argparse.Namespace) -> int:
     return DONE
 
 
+def tokens(settings: Settings, options: argparse.Namespace) -> int:
+    """Raises BadPerson, StoreUnavailable or StoreRefused."""
+    from adserver.console.api_tokens import list_tokens
+    from adserver.console.people import parse_person_name
+
+    name = None if options.name is None else parse_person_name(options.name)
+    found = _with_store(settings, lambda store: list_tokens(store, name))
+    rows = [
+        {
+            "id": one.id,
+            "person": one.person,
+            "label": one.label,
+            "made": _instant(one.made),
+            "last_used": one.last_used,
+        }
+        for one in found
+    ]
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
+        return DONE
+    cells = [[row["id"], row["person"], row["label"], row["made"], row["last_used"] or "never"] for row in rows]
+    sys.stdout.write(columns(["id", "person", "for", "made", "last used"], cells))
+    return DONE
+
+
+def revoke(settings: Settings, options: argparse.Namespace) -> int:
+    """Raises BadPerson, StoreUnavailable or StoreRefused."""
+    from adserver.console.api_tokens import revoke_token
+    from adserver.console.people import parse_person_name
+
+    name = parse_person_name(options.name)
+    if not _with_store(settings, lambda store: revoke_token(store, name, options.id, _actor(), time.time())):
+        raise BadPerson(f"{name!r} has no token {options.id!r:.40}; see: adserver user tokens")
+    print(f"Revoked the token {options.id} of {name}; it lets nobody in any more.")
+    return DONE
+
+
 def _instant(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
@@ -208,7 +245,7 @@ def add_commands(
     """Add `user` and its actions to the command line."""
     user = commands.add_parser(
         "user",
-        help="who may use the console: add, passwd, role, remove, list",
+        help="who may use the console: add, passwd, role, remove, list, tokens, revoke",
         description="Manage the people who may use the console.",
         epilog=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -230,12 +267,17 @@ def add_commands(
     given = add_command(actions, "role", role, "give a person another role, and end their sessions")
     removed = add_command(actions, "remove", remove, "remove a person with their sessions, links and API tokens")
     listed = add_command(actions, "list", show, "list the people")
-    listed.add_argument("--json", action="store_true", help="print JSON")
-    for parser in (added, changed, given, removed):
+    held = add_command(actions, "tokens", tokens, "list API tokens, everybody's or one person's")
+    held.add_argument("name", metavar="NAME", nargs="?", help="whose; everybody's without")
+    for parser in (listed, held):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    revoked = add_command(actions, "revoke", revoke, "revoke an API token of a person")
+    for parser in (added, changed, given, removed, revoked):
         parser.add_argument("name", metavar="NAME", help="whom")
+    revoked.add_argument("id", metavar="ID", help="which, as 'tokens' lists it")
     given.add_argument("role", choices=ROLES, help="what they may do from now on")
     for parser in (given, removed):
         parser.epilog = f"{_NAME}The last admin stays an admin: make somebody else one first.\n"
-    for parser in (added, changed, given, removed, listed):
+    for parser in (added, changed, given, removed, listed, held, revoked):
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         add_store(parser)

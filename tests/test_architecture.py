@@ -226,7 +226,7 @@ JOINED = {
     " store versions address_file",
     "asking": "archive columns config_files console.desk console.drafts curves delivered keeping pacer publish settings"
     " store versions",
-    "accounts": "asking columns console.audit console.links console.people settings store",
+    "accounts": "asking columns console.api_tokens console.audit console.links console.people settings store",
     "importing": "advanced_ads.kept advanced_ads.move config_files settings",
     "cli": "__init__ accounts archive asking columns config_files importing publish reconcile reporting salvage"
     " settings store supervisor torture.command torture.manual",

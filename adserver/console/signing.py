@@ -185,7 +185,10 @@ async def close_session(call: Call) -> Response:
         await sessions.close_all(call.store, call.who)
         await call.note("ends sessions", call.who, "all")
         return call.go("/console/login", said="You are signed out everywhere.")
-    await sessions.close_one(call.store, call.who, call.text("id"))
+    if not await sessions.close_one(call.store, call.who, call.text("id")):
+        return await _show_me(
+            call, 404, wrong="You have no such session; it may have ended by itself. Nothing is changed."
+        )
     await call.note("ends sessions", call.who, "one")
     return call.go("/console/me", said="That session is ended.")
 
@@ -199,7 +202,8 @@ async def make_token(call: Call) -> Response:
 
 
 async def revoke_token(call: Call) -> Response:
-    await api_tokens.revoke_token(call.store, call.who, call.text("id"), call.actor, call.now)
+    if not await api_tokens.revoke_token(call.store, call.who, call.text("id"), call.actor, call.now):
+        return await _show_me(call, 404, wrong="You have no such token; it may be revoked already. Nothing is changed.")
     return call.go("/console/me", said="That token lets nobody in any more.")
 
 
@@ -213,11 +217,16 @@ async def people_page(call: Call) -> Response:
 async def _show_people(call: Call, status: int = 200, **values: Any) -> Response:
     said = {"wrong": "", "said": call.told("said"), "link": "", "link_for": "", **values}
     everybody = await people.list_people(call.store)
-    return await call.page("people.html", status, people=everybody, roles=[role.value for role in Role], **said)
+    tokens: dict[str, list[api_tokens.Token]] = {}
+    for one in await api_tokens.list_tokens(call.store):
+        tokens.setdefault(one.person, []).append(one)
+    return await call.page(
+        "people.html", status, people=everybody, tokens=tokens, roles=[role.value for role in Role], **said
+    )
 
 
 async def change_people(call: Call) -> Response:
-    """Add, remove, give a role or a link, by the button that was pressed."""
+    """Add, remove, give a role or a link, revoke a token, by the button that was pressed."""
     name, act = call.text("name"), call.text("act")
     try:
         match act:
@@ -234,6 +243,11 @@ async def change_people(call: Call) -> Response:
             case "remove":
                 await people.remove_person(call.store, name, call.actor, call.now)
                 return call.go("/console/people", said=f"{name} is removed and signed out.")
+            case "revoke":
+                if not await api_tokens.revoke_token(call.store, name, call.text("id"), call.actor, call.now):
+                    wrong = f"{name} has no such token; it may be revoked already. Nothing is changed."
+                    return await _show_people(call, 404, wrong=wrong)
+                return call.go("/console/people", said=f"That token of {name} lets nobody in any more.")
     except BadPerson as error:
         return await _show_people(call, 422, wrong=f"{str(error)[0].upper()}{str(error)[1:]}.")
     raise TurnedAway(400, "Say what to do.")

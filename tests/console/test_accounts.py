@@ -18,6 +18,7 @@ import pytest
 from adserver import accounts
 from adserver.cli import main
 from adserver.console import audit
+from adserver.console.api_tokens import find_token, make_token
 from adserver.console.links import find_link, use_link
 from adserver.console.people import Role, read_person, verify_password
 from adserver.console.sessions import find_session, open_session
@@ -263,3 +264,34 @@ def test_other_commands_do_not_wait_for_what_people_need() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert issubclass(BadPerson, Exception)
+
+
+def test_an_admin_revokes_a_token_of_somebody(console: Console) -> None:
+    """
+    By its id in the list; what is not there is said, with exit code 1, and nothing is changed.
+    """
+    console.run("add", "ann", "--role", "sales", "--no-password")
+    console.run("add", "bob", "--role", "sales", "--no-password")
+
+    def make(name: str) -> str:
+        token: str = console.look(lambda store: make_token(store, name, f"of {name}", audit.Actor("test"), 1.0))
+        return token
+
+    def is_good(token: str) -> bool:
+        return console.look(lambda store: find_token(store, token, 2.0)) is not None
+
+    made = [make(name) for name in ("ann", "bob")]
+    code, out, _ = console.run("tokens", "--json")
+    assert code == 0
+    ids = {row["person"]: row["id"] for row in json.loads(out)}
+    assert "of bob" not in console.run("tokens", "ann")[1]
+    assert "of ann" in console.run("tokens", "ann")[1]
+    code, _, error = console.run("revoke", "ann", ids["bob"])
+    assert code == 1
+    assert "has no token" in error
+    assert all(map(is_good, made))
+    assert console.run("revoke", "ann", ids["ann"])[0] == 0
+    assert list(map(is_good, made)) == [False, True]
+    [newest, *_] = console.look(audit.read).entries
+    assert (newest.entry.what, newest.entry.subject, newest.entry.detail) == ("revokes token", "ann", "of ann")
+    assert console.run("revoke", "ann", ids["ann"])[0] == 1
