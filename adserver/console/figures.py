@@ -474,4 +474,4 @@ def say_points(points: Sequence[Point], what: Callable[[Sum], int], name: str, e
 
 def spaced(n: float) -> str:
     """`12 400`: thousands apart, by a blank that does not break the line."""
-    return f"{n:,.0f}".replace(",", "\u202f")
+    return f"{n:,.0f}"

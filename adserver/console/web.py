@@ -500,7 +500,7 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}".replace(",", " ")
+    return f"{value:,.0f}"
 
 
 def _percent(part: float, whole: float, digits: int = 1) -> str:

@@ -328,13 +328,13 @@ def test_a_slot_is_read_from_its_form() -> None:
         ("id", "new", "no whole number"),
         ("id", "", "no whole number"),
         ("id", "0", "whole number above 0"),
-        ("name", "", "is missing"),
-        ("sizes", "", "at least 1"),
+        ("name", "", "Say what it is called"),
+        ("sizes", "", "at least one size"),
         ("sizes", "wide", "width x height"),
         ("refresh_s", "5", "from 30 to 86400"),
         ("refresh_s", "soon", "no whole number"),
         ("when_empty", "passback", "other ad server's markup"),
-        ("when_empty", "vanish", "expected one of"),
+        ("when_empty", "vanish", "take one of the list"),
     ],
 )
 def test_what_is_wrong_with_a_slot_is_told_at_its_field(field: str, value: str, told: str) -> None:
@@ -356,5 +356,5 @@ def test_a_size_that_bookings_need_is_not_taken_away() -> None:
     document = make.document(booking("spring", None, None), slots=[slot])
     assert breaks(structs.replace(slot, sizes=((300, 250),)), document) == {}
     told = breaks(structs.replace(slot, sizes=((320, 100),)), document)
-    assert "line item 'spring'" in told["sizes"]
+    assert "“spring”" in told["sizes"]
     assert "fits slot" in told["sizes"]

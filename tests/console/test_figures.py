@@ -232,7 +232,7 @@ def test_a_goal_is_ahead_on_time_or_behind(done: int, part: float, word: str) ->
     found = standing(one, done, passed(one, None, at(part), (0.0, 0.0)), at(part))
     assert found is not None
     assert found.word == word
-    assert found.sentence.startswith(f"{done:,} of 1,000 impressions".replace(",", "\u202f"))
+    assert found.sentence.startswith(f"{done:,} of 1,000 impressions")
 
 
 def test_a_goal_goes_by_the_traffic_where_it_is_known() -> None:

@@ -131,7 +131,7 @@ def test_a_goal_that_is_behind_comes_first_today(desk: Pages) -> None:
         return wants if "hostile-formula" in wants else ""
 
     wants = eventually(wanting, what="a goal behind its plan")
-    assert "of 1\u202f000\u202f000 impressions" in wants
+    assert "of 1,000,000 impressions" in wants
     assert "are due by now" in wants
     assert desk.get("/console", page="²").status_code == 200
     assert desk.get("/console/line-items", page="9" * 1900).status_code == 200
@@ -220,7 +220,7 @@ def test_an_advertiser_is_changed_in_the_draft(desk: Pages) -> None:
     assert is_text_only(page.text)
     wrong = desk.post("/console/advertisers/hostile", {"name": "", "categories": "Not A Word", "frequency": "often"})
     assert wrong.status_code == 422
-    for said in ("expected a name", "expected a lowercase word", "expected a cap"):
+    for said in ("Say what it is called", "expected a lowercase word", "expected a cap"):
         assert said in wrong.text
     fields = {"name": "Plain", "categories": "bank, tea", "frequency": "3 per day\n1 per 6 hours", "several": "1"}
     assert desk.post("/console/advertisers/hostile", fields).status_code == 303

@@ -1,5 +1,6 @@
 """What sales people do, done in a real browser: at a desk, on a phone, and the first of it by keyboard alone."""
 
+import csv
 import io
 import os
 import re
@@ -527,7 +528,25 @@ def somebodys_tag(desk: Desk) -> None:
     draft_creative(desk, "axe", "somebodys-tag", Kind.TAG, "<p>A tag</p><script>document.title = 'it ran'</script>")
 
 
-@pytest.mark.usefixtures("somebodys_tag")
+@pytest.fixture(scope="module")
+def failed_sign_in(desk: Desk) -> None:
+    """Somebody who is not known tries to sign in, which the audit log tells."""
+    desk.stranger().post("/console/login", {"name": "nobody@desk.example", "password": "a guess of somebody"})
+
+
+def look_at(page: Page, watched: Watched, name: str, size: str, scheme: str) -> None:
+    """Nothing for axe to object to, not wider than its screen, no complaint; and a picture of it if that is asked."""
+    page.wait_for_load_state("networkidle", timeout=90_000)  # a forecast may take a minute
+    found = Axe().run(page).response["violations"]
+    said = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+    assert said == [], (scheme, size)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (scheme, size)
+    assert watched.wrong == []
+    if pictures := os.environ.get("ADSERVER_SCREENSHOTS"):
+        page.screenshot(path=Path(pictures) / f"{name}-{size}-{scheme}.png", full_page=True)
+
+
+@pytest.mark.usefixtures("somebodys_tag", "failed_sign_in")
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_is_for_everybody(chromium: Browser, desk: Desk, path: str) -> None:
     """
@@ -545,16 +564,62 @@ def test_every_page_is_for_everybody(chromium: Browser, desk: Desk, path: str) -
         if path.startswith("/console") and path != "/console/login":
             sign_in(context, desk, "axe", "admin")
         watched = Watched(context, desk)
-        page = watched.goto(path)
-        page.wait_for_load_state("networkidle")
-        found = Axe().run(page).response["violations"]
-        said = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
-        assert said == [], (scheme, width)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (scheme, width)
-        assert watched.wrong == []
-        if pictures := os.environ.get("ADSERVER_SCREENSHOTS"):
-            page.screenshot(path=Path(pictures) / f"{name}-{size}-{scheme}.png", full_page=True)
+        look_at(watched.goto(path), watched, name, size, scheme)
         context.close()
+
+
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
+def test_every_page_that_comes_of_something_is_for_everybody(
+    chromium: Browser, desk: Desk, tmp_path: Path, scheme: Literal["light", "dark"], size: str
+) -> None:
+    """
+    The same for a clash, a form with mistakes, a sheet's problems and its difference, the page of a one-time link, and
+    a refusal.
+    """
+    width, height = SIZES[size]
+    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    stamp = time.time_ns()
+    person = f"states-{stamp}"
+    sign_in(context, desk, person, "sales")
+    watched = Watched(context, desk)
+    page = watched.goto("/console/line-items/molenkorst-daily")
+    page.locator("#f-name").fill(f"Mine {stamp}")
+    page.get_by_role("button", name="Save to my draft").click()
+    expect(page.locator("h1")).to_have_text("Your draft")
+
+    async def publish_theirs(store: Store) -> None:
+        live = await desks.read_live(store)
+        item = next(one for one in live.document.line_items if one.id == "molenkorst-daily")
+        theirs = structs.replace(item, name=f"Theirs {stamp}")
+        draft = drafts.put(Draft(live.number), live.document, "line_items", theirs)
+        await desks.publish(store, draft, author="theirs", note="", expected=live.number, now=time.time())
+
+    desk.ask(publish_theirs)
+    look_at(watched.goto("/console/draft"), watched, "console-draft-clash", size, scheme)
+
+    page = watched.goto("/console/book")
+    page.get_by_role("button", name="Put it in my draft").click()
+    expect(page.locator("#problems")).to_be_visible()
+    look_at(page, watched, "console-book-problems", size, scheme)
+
+    answer = httpx.get(f"{desk.service.url}/console/sheet/export/csv", headers={"cookie": _cookie(context)})
+    titles, row, *_ = csv.reader(io.StringIO(answer.content.decode("utf-8-sig")))
+    for file, title, value in (("good.csv", "Name", f"Sheet {stamp}"), ("bad.csv", "Slots", "770000")):
+        changed = [value if name == title else cell for name, cell in zip(titles, row, strict=True)]
+        with (tmp_path / file).open("w", newline="") as out:
+            csv.writer(out).writerows([titles, changed])
+    for file, what, shown in (("bad.csv", "problems", "#problems"), ("good.csv", "difference", "#diff")):
+        page = watched.goto("/console/sheet")
+        page.locator("#f-sheet").set_input_files(tmp_path / file)
+        page.get_by_role("button", name="Show the difference").click()
+        expect(page.locator(shown)).to_be_visible()
+        look_at(page, watched, f"console-sheet-{what}", size, scheme)
+
+    look_at(watched.goto("/console/people"), watched, "console-refused", size, scheme)
+    link = desk.ask(lambda store: make_link(store, person, TEST, time.time()))
+    page.goto(address(desk.service.url, link))
+    look_at(page, watched, "console-link", size, scheme)
+    context.close()
 
 
 @pytest.mark.parametrize("context", ["desk", "phone"], indirect=True)
