@@ -15,6 +15,8 @@ from msgspec import Struct
 
 from adserver import versions
 from adserver.config_files import Files, plain
+from adserver.console import audit
+from adserver.console.audit import Entry
 from adserver.documents import Document
 from adserver.errors import Conflict
 from adserver.store import Store
@@ -45,6 +47,9 @@ async def publish_files(store: Store, files: Files, *, author: str, note: str, f
         )
     version = Version(number=number + 1, author=author, at=time.time(), note=note, document=files.document)
     await versions.publish(store, version, files.assets, number)
+    said = f"{note}: {'; '.join(changes)}" if note else "; ".join(changes)
+    entry = Entry(at=version.at, who=author, what="publishes files", subject=f"version {version.number}", detail=said)
+    await audit.note(store, entry)
     return Published(version.number, changes, number if moved_on else None)
 
 

@@ -85,7 +85,7 @@ EDGES = {
     "secret": "settings",
     "neighbours": "background store",
     "versions": "store",
-    "publish": "config_files store versions",
+    "publish": "config_files console.audit store versions",
     "reload": "background config_files metrics publish settings store versions",
     "reporting": "archive reader store versions",
     "ship": "adoption archive background disk journal metrics reader store",

@@ -306,14 +306,16 @@ async def restore(call: Call) -> Response:
         return refused
     note = _note(call.query("note")) or f"back to version {found.number}"
     try:
-        made, _ = await desk.restore(
+        made, before = await desk.restore(
             call.store, found.number, author=call.who, note=note, expected=live.number, now=time.time()
         )
     except Conflict:
         return await _stale(call, live.number)
     except ConfigError as error:
         return _wrong(error.problems)
-    await call.note("undoes", f"version {made.number}", f"{_by(call)}back to version {found.number}")
+    told = await call.aside(words.changes, before, made.document, call.zone)
+    why = f"{_by(call)}back to version {found.number}"
+    await call.note("undoes", f"version {made.number}", words.line(told, why))
     return await _answer(call, {"version": made.number}, made.number)
 
 
@@ -364,7 +366,7 @@ async def pause(call: Call) -> Response:
         return _wrong([Problem(where, "field 'ends' lies before anything would be paused")])
     if find(live.document, "pauses", given.id) is not None:
         return _wrong([Problem(where, "is there already; give another id, or none")])
-    number = await pausing.publish(call, given, f"pauses {kind.replace('_', ' ')} {target}")
+    number = await pausing.publish(call, given, pausing.tell(live.document, given, call.zone))
     body = {"version": number, "pause": entries.write(given)}
     return await _answer(call, body, number, 201, {"location": f"/api/catalog/pause/{given.id}"})
 
@@ -377,7 +379,8 @@ async def lift(call: Call) -> Response:
     found = find(live.document, "pauses", call.request.path_params["id"])
     if found is None:
         raise Refused(404, "There is no such pause; it may have ended.")
-    number = await pausing.publish(call, found.id, f"lifts the pause {words.name_of('pauses', found)}")
+    said = f"lifts the pause: {pausing.tell(live.document, found, call.zone)}"
+    number = await pausing.publish(call, found.id, said)
     return await _answer(call, {"version": number}, number)
 
 

@@ -320,13 +320,15 @@ async def _show(
     def one(name: str, default: str = "") -> str:
         return next(iter(fields.get(name) or ()), default)
 
+    order = [*_LABELS]  # in which the form has its inputs
+    told = sorted(wrong, key=lambda name: order.index(name) if name in order else len(order))
     return await call.page(
         "booking.html",
         status,
         line_item=line_item,
         one=one,
         many=lambda name: set(fields.get(name) or ()),
-        wrong=wrong,
+        wrong={name: wrong[name] for name in told},
         advertisers=sorted(owners.items(), key=lambda pair: pair[1].lower()),
         campaign_options=[(each.id, each.name) for each in document.campaigns if each.advertiser == one("advertiser")],
         creatives=_creatives_for(document, one("advertiser"), fields.get("creatives") or ()),

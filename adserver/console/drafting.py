@@ -312,12 +312,15 @@ async def restore(call: Call) -> Response:
     expected = read_number(call.text("version"))
     note_ = call.text("note")[:500] or f"back to version {number}"
     try:
-        made, _ = await desks.restore(
+        made, before = await desks.restore(
             call.store, number, author=call.who, note=note_, expected=expected, now=time.time()
         )
     except ConfigError as error:
         raise Refused(409, f"Version {number} cannot come back: {error.problems[0]}") from None
-    await call.note("undoes", f"version {made.number}", f"back to version {number}")
+    told = await call.aside(words.changes, before, made.document, call.zone)
+    why = f"back to version {number}"
+    why = note_ if note_ == why else f"{why}, {note_}"
+    await call.note("undoes", f"version {made.number}", words.line(told, why))
     return call.go(
         "/console/history", said=f"Version {made.number} is live: everything is as it was in version {number}."
     )

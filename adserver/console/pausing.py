@@ -78,7 +78,7 @@ async def pause(call: Call) -> Response:
     if call.text("anyway") != f"{kind}:{target}" and (unknown := await _unknown(call, live.document, kind, target)):
         return await _show(call, live.document, fields, {kind: unknown}, 422, anyway=f"{kind}:{target}")
     stops = stopped_by(live.document, entry, call.now)
-    number = await publish(call, entry, f"pauses {kind.replace('_', ' ')} {target}")
+    number = await publish(call, entry, tell(live.document, entry, call.zone))
     back = f"It comes back by itself on {words.say_instant(entry.ends, call.zone)}, or when you say so below."
     if not stops:
         nothing = f"Paused, in version {number}, but no booking stops now: nothing of it is running."
@@ -172,7 +172,7 @@ async def lift(call: Call) -> Response:
     found = find(live.document, "pauses", call.request.path_params["id"])
     if found is None:
         raise Refused(404, "There is no such pause; it may have ended.")
-    number = await publish(call, found.id, f"lifts the pause {words.name_of('pauses', found)}")
+    number = await publish(call, found.id, f"lifts the pause: {tell(live.document, found, call.zone)}")
     return call.go("/console/pauses", said=f"It shows again, from version {number} on.")
 
 
@@ -246,6 +246,12 @@ async def _show(
         said=call.told("said"),
         warned=call.told("warned"),
     )
+
+
+def tell(document: Document, pause_: Pause, zone: str) -> str:
+    """A pause on one line, for the history and the audit log: of what, until when, and why."""
+    until = words.say_instant(pause_.ends, zone)
+    return f"pauses {_say(document, pause_)} until {until}" + (f": {pause_.reason}" if pause_.reason else "")
 
 
 def _say(document: Document, pause_: Pause) -> str:

@@ -389,7 +389,10 @@ def test_an_older_version_comes_back(sales: Program, admin: Program) -> None:
     assert (told["note"], told["author"]) == ("a mistake", sales.name)
     assert told["catalog"]["slot"] == seen["slot"]
     assert sales.get(f"/api/versions/{before + 2}/difference?since={before}")["changes"] == []
-    assert [one["what"] for one in admin.get(f"/api/audit?subject=version+{before + 2}")["entries"]] == ["undoes"]
+    [undone] = admin.get(f"/api/audit?subject=version+{before + 2}")["entries"]
+    assert undone["what"] == "undoes"
+    assert f"back to version {before}: " in undone["detail"]
+    assert " → " in undone["detail"] or "removed" in undone["detail"], undone
     for path in (
         "/api/versions/999999",
         "/api/versions/999999/difference",
@@ -424,6 +427,9 @@ def test_a_pause_needs_no_version_and_is_lifted_again(sales: Program, admin: Pro
     assert sales.ask("DELETE", f"/api/pauses/{made['id']}").status_code == 404
     logged = [(one["who"], one["what"]) for one in admin.get(f"/api/audit?who={sales.name}")["entries"][:2]]
     assert logged == [(sales.name, "lifts a pause"), (sales.name, "pauses")]
+    lifted, paused = (one["detail"] for one in admin.get(f"/api/audit?who={sales.name}")["entries"][:2])
+    assert paused == "pauses everything of Molenkorst Bakery until Thu 1 Jan 2099 00:00: recall"
+    assert lifted == f"lifts the pause: {paused}"
 
 
 @pytest.mark.parametrize(

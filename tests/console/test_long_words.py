@@ -6,13 +6,15 @@ import pytest
 from msgspec import structs
 from playwright.sync_api import Browser
 
+from adserver import versions
 from adserver.console import desk as desks
 from adserver.console import drafts
 from adserver.console.drafts import Draft
+from adserver.console.report_links import PATH as REPORTS
 from adserver.store import Store
 from tests.console.desks import Desk
 from tests.console.poison import poison
-from tests.console.test_stories import PAGES, REPORTS, SIZES, chromium, sign_in  # noqa: F401
+from tests.console.test_stories import PAGES, SIZES, chromium, sign_in  # noqa: F401
 
 pytestmark = pytest.mark.system
 WORD = "W" * 190
@@ -36,8 +38,8 @@ async def draft_both(store: Store, person: str) -> None:
     await desks.write_draft(store, person, drafts.remove(draft, live.document, "line_items", other.id), "")
     theirs = structs.replace(mine, name=f"theirs{WORD}"[:190])
     document = structs.replace(live.document, line_items=(theirs, *live.document.line_items[1:]))
-    version = desks.Version(number=live.number + 1, author=WORD, at=time.time(), note=WORD, document=document)
-    await desks.versions.publish(store, version, {}, live.number)
+    version = versions.Version(number=live.number + 1, author=WORD, at=time.time(), note=WORD, document=document)
+    await versions.publish(store, version, {}, live.number)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from adserver import versions
 from adserver.config_files import Files, read_config, write_config
+from adserver.console import audit
 from adserver.documents import Document
 from adserver.errors import Conflict, StoreRefused
 from adserver.model import Cap, Goal, Measure, Priority, SlotId, Targeting, Terms
@@ -56,6 +57,24 @@ def test_the_first_version_is_number_one(with_store: Run) -> None:
         live = await versions.read_version(store, 1)
         assert live
         assert (live.number, live.author, live.note, live.origin, live.document) == (1, "ann", "because", "files", ONE)
+
+    with_store(body)
+
+
+def test_the_audit_log_tells_what_files_published(with_store: Run) -> None:
+    """
+    Who applied which version, why, and what that changed; what changed nothing leaves no entry.
+    """
+
+    async def body(store: Store) -> None:
+        await publish(store, files(ONE))
+        await publish(store, files(ONE))
+        await publish(store, files(TWO))
+        latest, first = (noted.entry for noted in (await audit.read(store)).entries)
+        assert (first.who, first.what, first.subject) == ("ann", "publishes files", "version 1")
+        assert latest.subject == "version 2"
+        assert latest.detail.startswith("because: ")
+        assert "adds line item 'more'" in latest.detail
 
     with_store(body)
 
