@@ -20,7 +20,7 @@ ARGUMENTS = [
 # An ordinary name: "HeadlessChrome" would rightly be filed as a robot.
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 SIX = [889990, 889991, 889992, 889977, 889994, 889993]
-TALL, LARGE, STICKY, FRESH, COLLAPSES, KEEPS, TAGGED, TWO, PASSES = range(1001, 1010)
+TALL, LARGE, STICKY, FRESH, COLLAPSES, KEEPS, TAGGED, TWO, PASSES, LISTING, POLITICAL = range(1001, 1012)
 
 
 def configure(config: Path) -> None:
@@ -32,10 +32,13 @@ def configure(config: Path) -> None:
         FRESH: ("300x250", "house-weekend-300x250", "refresh_s = 30"),
         TAGGED: ("300x250", "zoutmond-hall-ticket-tag", ""),
         TWO: ("300x250", "house-ask-300x250", ""),
+        LISTING: ("300x250", "zoutmond-hall-listing", ""),
+        POLITICAL: ("300x250", "wide-water-vote-300x250", ""),
     }
+    owners = {TAGGED: "hall", LISTING: "hall", POLITICAL: "water"}
     text = ""
     for slot, (size, creative, more) in booked.items():
-        owner = "hall" if slot == TAGGED else "house"
+        owner = owners.get(slot, "house")
         text += f"""
         [[slot]]
         id = {slot}
@@ -57,6 +60,10 @@ def configure(config: Path) -> None:
         id = "hall"
         name = "Hall"
         advertiser = "zoutmond-hall"
+        [[campaign]]
+        id = "water"
+        name = "Water"
+        advertiser = "wide-water"
         """
     for slot, empty in (
         (COLLAPSES, ""),

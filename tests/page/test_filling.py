@@ -6,6 +6,7 @@ import subprocess
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
@@ -18,6 +19,7 @@ from tests.page.conftest import (
     COLLAPSES,
     FRESH,
     KEEPS,
+    LARGE,
     PASSES,
     SIX,
     STICKY,
@@ -41,6 +43,13 @@ def impressions(service: Service, slot: int) -> tuple[int, int]:
     eventually(service.settled, 10, "counting")
     rows = {row["slot"]: row for row in service.http.get("/api/report").json()["rows"]}
     return (rows[slot]["impressions"], rows[slot]["viewables"]) if slot in rows else (0, 0)
+
+
+def prefetches(service: Service, slot: int) -> int:
+    """Impressions of *slot* that were filed as prefetches, once nothing waits to be counted."""
+    eventually(service.settled, 10, "counting")
+    rows = {row["slot"]: row for row in service.http.get("/api/report").json()["rows"]}
+    return int(rows[slot]["invalid_by_type"]["impressions"].get("prefetch", 0)) if slot in rows else 0
 
 
 def test_six_slots_take_one_call_and_leave_nothing_on_the_device(reader: Reader) -> None:
@@ -109,6 +118,113 @@ def test_each_view_of_a_cached_page_counts_once(reader: Reader) -> None:
     assert impressions(reader.service, TALL) == (before[0] + 3, before[1] + 3)
 
 
+JAPANESE = [f"東京都渋谷区の天気予報その{n}" for n in range(30)]
+
+
+def test_what_does_not_fit_into_an_address_is_not_said(reader: Reader) -> None:
+    """
+    Thirty tags of nine bytes a letter are more than an address holds: the ads come all the same, with as many of the
+    tags as fit.
+    """
+    reader.open(placeholder(reader.service, TALL, TWO), script=f'data-consent="0" data-tags="{",".join(JAPANESE)}"')
+    reader.filled(2)
+
+    (asked,) = reader.asked("ads")
+    said = parse_qs(urlsplit(asked).query)
+    assert len(asked.removeprefix(reader.service.url)) <= 2048
+    assert (said["id"], said["consent"]) == ([str(TALL), str(TWO)], ["0"])
+    assert said["tag"] == JAPANESE[: len(said["tag"])] != []
+    assert reader.complaints == []
+
+
+def test_more_tags_than_are_looked_at_cost_no_ads(reader: Reader) -> None:
+    """
+    Three hundred short tags would be more parameters than the service takes: the first are said.
+    """
+    reader.open(placeholder(reader.service, TALL), script=f'data-tags="{",".join("a" * 300)}"')
+    reader.filled()
+
+    assert reader.complaints == []
+
+
+def test_of_ids_that_do_not_fit_the_others_are_asked(reader: Reader) -> None:
+    """
+    Groups with names of any length: those that are too much for one call stay empty, and the others get their ads.
+    """
+    long = "".join(f'<div data-adserver-group="{n}-{"x" * 60}"></div>' for n in range(40))
+    reader.open(f"{placeholder(reader.service, TALL)}{long}{placeholder(reader.service, TWO)}")
+    reader.filled(2)
+
+    assert len(reader.asked("ads")) == 1
+    assert reader.complaints == []
+
+
+def test_an_answer_that_is_no_ads_is_told_in_the_console(reader: Reader, site: Site) -> None:
+    """
+    Where the service says no, the page can read it: the console tells of the status, and not of origins.
+    """
+    refused = reader.service.http.get("/ads?id=1&format=none", headers={"origin": site.url})
+    headers = {name: refused.headers[name] for name in ("access-control-allow-origin", "content-type")}
+    reader.context.route("**/ads?*", lambda route: route.fulfill(status=400, headers=headers, body=refused.text))
+    reader.open(placeholder(reader.service, TALL))
+
+    eventually(lambda: (reader.page.evaluate("1") and len(reader.complaints) == 2) or None, 15, "the warning")
+    assert f"adserver: {reader.service.url}/ads answered 400" in reader.complaints
+
+
+OTHERS = '<script src="/lib/loader.js"></script><script src="/loaders.js"></script>'
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        '<script src="{}/loader.js"></script>',
+        '<script src="{}/loader.js" async></script>',
+        OTHERS + '<script type="module" src="{}/loader.js?v=0123456789abcdef"></script>',
+    ],
+    ids=["head", "async", "module"],
+)
+def test_the_script_finds_the_boxes_and_itself(reader: Reader, tags: str) -> None:
+    """
+    In the head without `defer`, with `async`, or as a module beside other loaders: one call, when the boxes are there.
+    """
+    reader.site.pages |= {"/loaders.js": ("", {"content-type": "text/javascript"})}
+    reader.site.pages |= {"/lib/loader.js": ("", {"content-type": "text/javascript"})}
+    body = placeholder(reader.service, TALL)
+    reader.site.pages["/plain"] = (
+        f'<!doctype html><html lang="en"><head><link rel="icon" href="data:,">{tags.format(reader.service.url)}</head>'
+        f"<body><p>News</p>{body}</body></html>"
+    )
+    reader.page.goto(f"{reader.site.url}/plain")
+    reader.filled()
+    reader.settle()
+
+    assert len(reader.asked("ads")) == 1
+    assert reader.complaints == []
+
+
+def test_a_box_without_layout_waits_until_it_has_some(reader: Reader) -> None:
+    """
+    A box for another screen is not asked for while it is not displayed, and keeps no ad from its slot's other box;
+    once it is displayed it is filled by a call of its own.
+    """
+    hidden = f'<div id="phone" style="display: none">{placeholder(reader.service, TALL, LARGE)}</div>'
+    reader.open(f"{hidden}{placeholder(reader.service, TALL)}")
+    reader.filled()
+    reader.framed()
+    reader.settle()
+    assert [parse_qs(urlsplit(url).query)["id"] for url in reader.asked("ads")] == [[str(TALL)]]
+    assert len(reader.asked("i")) == 1
+    assert reader.page.locator("#phone aside").count() == 0
+
+    reader.page.evaluate("phone.style.display = ''")
+    reader.filled(3)
+    reader.settle()
+
+    assert [parse_qs(urlsplit(url).query)["id"] for url in reader.asked("ads")[1:]] == [[str(TALL), str(LARGE)]]
+    assert reader.complaints == []
+
+
 def test_back_and_forward_count_nothing_again(reader: Reader) -> None:
     """
     A page that comes back from the back/forward cache is the view that it was: no call, no beacon.
@@ -131,17 +247,20 @@ def test_back_and_forward_count_nothing_again(reader: Reader) -> None:
     assert [len(reader.asked(kind)) for kind in ("ads", "i", "v")] == before
 
 
-def test_a_prerendered_page_counts_when_it_is_shown(site: Site, service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["placeholder", "snippet"])
+def test_a_prerendered_page_counts_when_it_is_shown(site: Site, service: Service, tmp_path: Path, what: str) -> None:
     """
-    A page that the browser renders ahead asks for no ad until its reader is there; then it is one impression.
+    A page that the browser renders ahead asks for no ad until its reader is there; then it is one impression. Where
+    its ads came with it, their pixels were prefetches, and the script says that they are seen now.
 
     Without Playwright: a browser that is driven does not render ahead.
     """
     if not shutil.which(CHROMIUM):
         pytest.skip("Chromium is not installed")
+    ad = placeholder(service, TWO) if what == "placeholder" else service.http.get(f"/ads/{TWO}").text
     site.pages["/ahead"] = page(
         service,
-        placeholder(service, TWO) + "<script>fetch(`/ran?${document.prerendering}`);"
+        ad + "<script>fetch(`/ran?${document.prerendering}`);"
         "document.addEventListener('prerenderingchange', () => fetch('/shown'))</script>",
     )
     site.pages["/first"] = (
@@ -152,7 +271,8 @@ def test_a_prerendered_page_counts_when_it_is_shown(site: Site, service: Service
         "}, 100)</script>"
     )
     site.pages |= {"/ran": "", "/shown": "", "/go": "wait"}
-    before = impressions(service, TWO)
+    site.asked.clear()
+    before, filed = impressions(service, TWO), prefetches(service, TWO)
     requests = service.series()[f'adserver_requests_total{{slot="{TWO}"}}']
     browser = subprocess.Popen(
         [CHROMIUM, "--headless", *ARGUMENTS, f"--user-data-dir={tmp_path}", f"{site.url}/first"],
@@ -163,12 +283,15 @@ def test_a_prerendered_page_counts_when_it_is_shown(site: Site, service: Service
         eventually(lambda: "/ran?true" in site.asked or None, 30, "the prerendering")
         assert service.series()[f'adserver_requests_total{{slot="{TWO}"}}'] == requests
         assert "/shown" not in site.asked
+        if what == "snippet":
+            eventually(lambda: prefetches(service, TWO) == filed + 1 or None, 15, "the pixel")
 
         site.pages["/go"] = "now"
         eventually(lambda: "/shown" in site.asked or None, 15, "the showing")
         eventually(lambda: impressions(service, TWO)[0] > before[0] or None, 15, "the impression")
         assert impressions(service, TWO)[0] == before[0] + 1
-        assert service.series()[f'adserver_requests_total{{slot="{TWO}"}}'] == requests + 1
+        asked = service.series()[f'adserver_requests_total{{slot="{TWO}"}}'] - requests
+        assert (asked, prefetches(service, TWO) - filed) == ((1, 0) if what == "placeholder" else (0, 1))
     finally:
         browser.terminate()
         browser.wait(10)
@@ -217,6 +340,17 @@ def test_without_script_a_placeholder_is_nothing(browser_without_script: Reader)
     assert reader.page.locator("aside.adserver img").first.is_visible()
 
 
+def test_without_script_and_stylesheet_a_placeholder_says_nothing(browser_without_script: Reader) -> None:
+    """
+    Where neither script nor stylesheet came, the room stays, without a word in it that would stand there for ever.
+    """
+    reader = browser_without_script
+    reader.site.pages["/bare"] = f"<!doctype html><title>News</title>{placeholder(reader.service, TALL)}<p>On</p>"
+    reader.page.goto(f"{reader.site.url}/bare")
+
+    assert reader.page.inner_text("body").strip() == "On"
+
+
 @pytest.fixture
 def browser_without_script(reader: Reader) -> Reader:
     context = reader.context.browser.new_context(java_script_enabled=False)  # type: ignore[union-attr]
@@ -262,6 +396,38 @@ def test_only_slots_that_ask_are_filled_anew_and_only_while_seen(reader: Reader)
     reader.wait("document.images.length && [...document.images].every((image) => image.complete)")
     reader.framed()
     assert calls(29_000) == 2
+
+
+def test_a_box_that_takes_anothers_place_has_its_own_time(reader: Reader) -> None:
+    """
+    A page that renders itself anew puts a new box in a slot's place: its ad stays for 30 s of its own, whatever time
+    was left to the box before it, and nothing is thrown into the page.
+    """
+    box = placeholder(reader.service, FRESH)
+    reader.page.clock.install(time=START)
+    reader.open(f'<div id="app">{box}</div>')
+    reader.filled()
+    reader.page.clock.pause_at(START + 10)
+    reader.framed()
+    ready = "document.querySelector('aside') && [...document.images].every((one) => one.complete && one.naturalWidth)"
+
+    def calls(ms: int) -> int:
+        reader.page.clock.run_for(ms)
+        reader.settle()
+        reader.wait(ready)
+        reader.framed()
+        return len(reader.asked("ads"))
+
+    assert calls(14_000) == 1
+    reader.page.evaluate("(box) => { app.innerHTML = box; document.dispatchEvent(new Event('adserver:fill')); }", box)
+    reader.hears("ads", 2)
+    reader.filled()
+    assert calls(0) == 2
+    assert calls(29_000) == 2, "the time of the box before it has come"
+    assert calls(1_500) == 3
+    assert calls(29_000) == 3
+    assert calls(1_500) == 4
+    assert reader.complaints == []
 
 
 def test_a_keyboard_passes_an_ad_that_stays_on_the_screen(reader: Reader) -> None:

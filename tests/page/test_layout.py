@@ -1,6 +1,9 @@
 """An editor's wish: the page does not jump, whatever the ads do."""
 
+import time
+
 import pytest
+from playwright.sync_api import Route
 
 from tests.page.conftest import COLLAPSES, KEEPS, SIX, TALL, Reader, placeholder
 
@@ -82,15 +85,44 @@ def test_the_shift_would_be_seen(reader: Reader) -> None:
     assert read_on(reader) > 0.01
 
 
-def test_a_box_written_by_hand_keeps_its_room(reader: Reader) -> None:
-    """
-    Where a template writes the box itself, data-height keeps its room.
-    """
-    reader.page.add_init_script(SHIFTS)
-    reader.context.route("**/ads?*", lambda route: route.abort())
-    reader.open(f'<div data-adserver-slot="{TALL}" data-width="300" data-height="600"></div><p>On</p>')
+BY_CSS = f"""
+<style>.ad-room {{ min-height: calc(600px + 1.5rem) }}</style>
+<div class="ad-room" data-adserver-slot="{TALL}"></div>
+"""
+BY_DRAWING = f"""
+<div class="adserver adserver-placeholder" data-adserver-slot="{TALL}">
+  <span class="adserver-label" data-label="Advertisement" aria-hidden="true"></span>
+  <svg class="adserver-space" width="300" height="600" viewBox="0 0 300 600" aria-hidden="true"></svg>
+</div>
+"""
 
-    reader.wait("document.querySelector('[data-adserver-slot]').offsetHeight === 600")
+
+@pytest.mark.parametrize("box", [BY_CSS, BY_DRAWING], ids=["css", "drawing"])
+def test_a_box_written_by_hand_keeps_its_room(reader: Reader, box: str) -> None:
+    """
+    Where a template writes the box itself, a rule of the page's style or a drawing in it keeps its room: the page has
+    been painted before the script comes, and does not shift when the script and then the ad do.
+    """
+
+    def late(route: Route) -> None:
+        time.sleep(0.5)
+        route.continue_()
+
+    reader.page.add_init_script(SHIFTS)
+    reader.context.route("**/loader.js", late)
+    reader.open(f"{box}<p>Words that stay.</p>")
+    reader.wait("document.querySelector('[data-adserver-slot] aside img.adserver-pixel')")
+    reader.wait("[...document.images].every((image) => image.complete)")
+
+    painted, came = reader.page.evaluate(
+        """() => [
+            performance.getEntriesByName("first-contentful-paint")[0].startTime,
+            performance.getEntriesByType("resource").find((one) => /loader.js/.test(one.name)).responseEnd,
+        ]"""
+    )
+    assert painted < came
+    assert read_on(reader) == 0
+    assert reader.page.evaluate("document.querySelector('[data-adserver-slot]').style.overflow") == ""
 
 
 def test_an_empty_box_goes_once_it_is_below_the_screen(reader: Reader) -> None:

@@ -5,7 +5,7 @@ The page's clock is held, so that 0.9 s are 0.9 s on any machine; what is on the
 
 import pytest
 
-from tests.page.conftest import LARGE, TALL, Reader, placeholder
+from tests.page.conftest import LARGE, LISTING, POLITICAL, TALL, Reader, placeholder
 from tests.service.live import eventually, tokens
 
 pytestmark = pytest.mark.system
@@ -24,15 +24,15 @@ def ready(reader: Reader, slot: int, lead: str = SPACE) -> None:
     reader.framed()
 
 
-def show(reader: Reader, pixels: int) -> None:
+def show(reader: Reader, pixels: int, what: str = "aside .adserver-link img") -> None:
     """Scroll so that just so many rows of the ad's picture are on the screen, at its foot."""
     shown = reader.page.evaluate(
-        """(pixels) => {
-            const image = document.querySelector("aside .adserver-link img");
+        """([pixels, what]) => {
+            const image = document.querySelector(what);
             scrollTo(0, scrollY + image.getBoundingClientRect().top + pixels - innerHeight);
             return innerHeight - image.getBoundingClientRect().top;
         }""",
-        pixels,
+        [pixels, what],
     )
     assert shown == pytest.approx(pixels, abs=0.51)
     reader.framed()
@@ -97,6 +97,36 @@ def test_of_a_large_ad_thirty_percent_suffice(reader: Reader, rows: int, viewabl
     assert run(reader, 1000) == viewable
 
 
+def test_an_ad_in_a_wide_column_is_no_larger_than_it_is(reader: Reader) -> None:
+    """
+    A 300x250 that is HTML takes its column's whole width, and is judged by its own size: 34 % are too little.
+    """
+    wide = ".adserver-placeholder { display: block !important } div.adserver-html { height: 250px }"
+    ready(reader, LISTING, f"<style>{wide}</style>{SPACE}")
+    assert reader.page.locator("div.adserver-html").bounding_box()["width"] > 1000  # type: ignore[index]
+
+    show(reader, 85, "div.adserver-html")
+    assert run(reader, 5000) == 0
+
+    show(reader, 126, "div.adserver-html")
+    assert run(reader, 1000) == 1
+
+
+def test_an_ad_that_is_narrowed_meanwhile_is_judged_by_what_it_has_become(reader: Reader) -> None:
+    """
+    35 % of a large ad are enough while it is large; when it has become small before the second is over, they are not.
+    """
+    hole = '<div id="hole" style="overflow: hidden; width: 340px"><div id="inner" style="width: 970px">'
+    ready(reader, LARGE, SPACE + hole)
+    show(reader, 250)
+    assert run(reader, 500) == 0
+
+    reader.page.evaluate("hole.style.width = '105px'; inner.style.width = '300px'")
+    reader.framed()
+
+    assert run(reader, 5000) == 0
+
+
 def test_a_tab_without_focus_shows_nothing_to_anybody(reader: Reader) -> None:
     """
     Another window is in front: the ad is not viewable until the reader is back, for a whole second.
@@ -150,6 +180,85 @@ def test_a_click_makes_it_viewable_at_once(reader: Reader) -> None:
     reader.settle()
     assert len(reader.asked("v")) == 1
     assert run(reader, 5000) == 1
+
+
+def test_only_the_ads_own_link_makes_it_viewable(reader: Reader) -> None:
+    """
+    Who passes an ad by, or reads what the law wants said of it, has not followed it; who follows it has seen it.
+    """
+    stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
+    ready(reader, POLITICAL, f'{SPACE}{stay}<div style="position: sticky; top: 0">')
+
+    reader.page.locator(".adserver-skip").focus()
+    reader.page.keyboard.press("Enter")
+    reader.page.locator(".adserver-political a").click()
+    assert run(reader, 0) == 0
+
+    reader.page.locator("aside .adserver-link").click()
+    assert run(reader, 0) == 1
+
+
+@pytest.mark.parametrize("how", ["opacity: 0", "visibility: hidden"])
+def test_what_cannot_be_seen_is_not_seen(reader: Reader, how: str) -> None:
+    """
+    An ad in a box that is transparent or hidden is not viewable, until it has been plain to see for a whole second.
+    """
+    reader.page.clock.install(time=START)
+    reader.open(f'<div id="veil" style="{how}">{placeholder(reader.service, TALL)}</div>')
+    reader.filled()
+    reader.wait("[...document.images].every((image) => image.complete && image.naturalWidth)")
+    reader.page.clock.pause_at(START + 3600)
+    reader.framed()
+    assert run(reader, 5000) == 0
+
+    reader.page.evaluate("veil.removeAttribute('style')")
+    reader.framed()
+
+    assert run(reader, 999) == 0
+    assert run(reader, 1001) == 1
+
+
+@pytest.mark.parametrize("what", ["late", "lost"])
+def test_without_its_picture_an_ad_is_not_seen(reader: Reader, what: str) -> None:
+    """
+    The second begins when the picture is there. An ad whose picture never comes is measured, and not viewable.
+    """
+    held = []
+    reader.context.route("**/assets/*", lambda route: held.append(route) if what == "late" else route.abort())
+    reader.page.clock.install(time=START)
+    reader.open(placeholder(reader.service, TALL))
+    reader.filled()
+    reader.wait("document.querySelector('.adserver-pixel').naturalWidth")
+    reader.page.clock.pause_at(START + 3600)
+    reader.framed()
+
+    assert run(reader, 60_000) == 0
+    assert len(reader.asked("m")) == 1
+
+    if what == "late":
+        held[0].continue_()
+        reader.wait("document.querySelector('.adserver-link img').naturalWidth")
+        reader.framed()
+        assert run(reader, 900) == 0
+        assert run(reader, 100) == 1
+
+
+@pytest.mark.parametrize("picture", [True, False])
+def test_an_impression_that_was_lost_is_sent_again_where_the_ad_is_seen(reader: Reader, picture: bool) -> None:
+    """
+    Something keeps the pixel away: the script reports the impression, once; not where the picture is kept away, too.
+    """
+    reader.context.route("**/i/*", lambda route: route.abort() if route.request.method == "GET" else route.continue_())
+    if not picture:
+        reader.context.route("**/assets/*", lambda route: route.abort())
+    reader.open(placeholder(reader.service, TALL))
+    reader.wait("document.images.length === 2 && [...document.images].every((image) => image.complete)")
+    reader.hears("m")
+    reader.framed()
+    reader.settle()
+
+    sent = [one.method for one in reader.requests if "/i/" in one.url]
+    assert sent == (["GET", "POST"] if picture else ["GET"])
 
 
 def test_where_nothing_can_be_measured_nothing_is_claimed(reader: Reader) -> None:
