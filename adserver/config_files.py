@@ -261,6 +261,8 @@ def plain(name: str, value: Any) -> Any:
             return f"{value[0]}x{value[1]}"
         case tuple():
             return [plain(name, one) for one in value]
+        case dict():  # a page's own words
+            return {key: plain(name, one) for key, one in value.items()}
         case float() if name in ("starts", "ends"):
             return datetime.fromtimestamp(value, UTC)
         case str() if name == "image":

@@ -517,7 +517,9 @@ def test_changes_are_put_in_place_by_id() -> None:
     """
     from adserver.config_files import rows_of
 
-    made = document(line_item("old", slots=(TOP,)), creatives=[creative("old-loaf", image="x.png", image_size=(1, 1))])
+    words = Targeting(any=Terms(keys={"harbour": ("noord",)}))
+    old = line_item("old", slots=(TOP,), targeting=words)
+    made = document(old, creatives=[creative("old-loaf", image="x.png", image_size=(1, 1))])
     new = {
         "id": "old",
         "name": "New",
@@ -534,4 +536,6 @@ def test_changes_are_put_in_place_by_id() -> None:
         "c.toml: there is no table [[oops]] to change",
         "c.toml: line item 'b': names slot 1, which does not exist",
     ]
+    untouched, problems = change(made, rows_of(made), {}, "change.toml")
+    assert (untouched.line_items, problems) == (made.line_items, [])
     assert forecast.DECISIONS >= 10_000
