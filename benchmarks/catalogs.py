@@ -100,6 +100,8 @@ class Watch:
     def __init__(self, port: int, path: str) -> None:
         command = [sys.executable, "-m", "benchmarks.watch", str(port), path]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout
+        self._process.stdout.read(1)  # until it has begun: what is measured meanwhile may take less than its start
 
     def end(self) -> list[tuple[float, float]]:
         out, _ = self._process.communicate(timeout=30)

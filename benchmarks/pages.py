@@ -17,6 +17,7 @@ from adserver.console.people import Role
 from adserver.console.routes import RULES
 from adserver.console.web import COOKIE
 from adserver.documents import Document
+from adserver.model import Advertiser, Campaign, LineItem
 from adserver.store import open_store
 from benchmarks.catalogs import Watch, made_up
 from benchmarks.processes import CannotRun, Service
@@ -24,7 +25,10 @@ from benchmarks.table import Bound
 
 LINE_ITEMS = 10_000
 SLOTS = 1_000
+ADVERTISERS = 2_000
+CREATIVES = 4_000
 MOST_MS = 200.0
+_DAY_S = 86_400
 _ROUNDS = 7
 _ENOUGH_MS = 5_000.0
 _PERSON = "bench@adserver.example"
@@ -49,7 +53,9 @@ class Took(Struct, frozen=True):
 
 
 def document(like: Document) -> Document:
-    """*like*'s site with so many line items; the slots of its sample page are among them."""
+    """*like*'s site with so many line items of thousands of advertisers, with thousands of creatives; a quarter of them
+    is over and a quarter is to come; the slots of its sample page are among them.
+    """
     made = made_up(SLOTS, LINE_ITEMS, rich=True)
     sizes = {one.id: one for one in like.slots}
     names = dict(zip((one.id for one in made.slots), sizes, strict=False))
@@ -57,7 +63,33 @@ def document(like: Document) -> Document:
     items = tuple(
         structs.replace(one, slots=tuple(names.get(slot, slot) for slot in one.slots)) for one in made.line_items
     )
-    return structs.replace(made, site=like.site, slots=slots, line_items=items)
+    return structs.replace(
+        made,
+        site=like.site,
+        slots=slots,
+        advertisers=tuple(Advertiser(id=f"a-{n}", name=f"Advertiser {n}", several=True) for n in range(ADVERTISERS)),
+        campaigns=tuple(
+            Campaign(id=f"c-{n}", name=f"Campaign {n}", advertiser=f"a-{n % ADVERTISERS}") for n in range(CREATIVES)
+        ),
+        creatives=tuple(
+            structs.replace(made.creatives[0], id=f"x-{n}", advertiser=f"a-{n % ADVERTISERS}", title=f"Bread {n}")
+            for n in range(CREATIVES)
+        ),
+        line_items=tuple(_dated(one, n, time.time()) for n, one in enumerate(items)),
+    )
+
+
+def _dated(line_item: LineItem, n: int, now: float) -> LineItem:
+    """The *n*-th line item: of one of the campaigns, from some day on, until some day."""
+    middle = now + (-90, 0, 0, 90)[n % 4] * _DAY_S
+    span = (3 + n % 40) * _DAY_S
+    return structs.replace(
+        line_item,
+        campaign=f"c-{n % CREATIVES}",
+        creatives=(f"x-{n % CREATIVES}",),
+        starts=middle - span,
+        ends=middle + span,
+    )
 
 
 def sign_in(service: Service) -> tuple[str, Live]:

@@ -23,11 +23,14 @@ def main(port: int, path: str) -> None:
     Thread(target=wait, daemon=True).start()
     took: list[tuple[float, float]] = []
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    while not ended.is_set():
+    while not ended.is_set() or not took:
         began = time.monotonic()
         connection.request("GET", path)
         connection.getresponse().read()
         took.append((began, time.monotonic() - began))
+        if len(took) == 1:
+            sys.stdout.buffer.write(b"\n")  # it has begun
+            sys.stdout.buffer.flush()
         time.sleep(_REST_S)
     sys.stdout.buffer.write(msgspec.json.encode(took))
 

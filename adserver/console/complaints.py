@@ -146,6 +146,15 @@ _ENTRY = [
     _on(r"page = 'roadblock_all' fills .* fill (?P<n>\d+) of (?P<all>\d+) slots at most.*", "page",
         "All of its places or none: what is chosen fills {n} of {all} at most, so it would never show; choose "
         "creatives that fit, or “in as many of its places as it can”"),
+    _on(r"page = 'roadblock_all' shows (?P<n>\d+) ads at once, and frequency (?P<cap>.+?) allows .*", "frequency",
+        "All of its places at once are {n} views, and {cap} allows fewer, so it would never show: allow {n} or more, "
+        "or choose “in as many of its places as it can”"),
+    _on(r"targeting 'all' asks for (?P<them>.+), and no page is both, .*", "target_all",
+        "No page is both of these, so it would never show: {them}"),
+    _on(r"targeting 'all' asks for (?P<one>.+), which 'none' avoids, .*", "target_all",
+        "It is asked for here and ruled out under “Never on pages with any of these”, so it would never show: {one}"),
+    _on(r"targeting 'any' asks for (?P<them>.+), all of which .* rules out, .*", "target_any",
+        "The other rules about pages leave none of these, so it would never show: {them}"),
     _on(r"ends before it starts, .*", "ends", "It ends before it starts, so it would never show; exchange or correct "
         "the two"),
     _on(r"has no creative \(of weight above 0\) that fits slot (?P<slot>\d+) \((?P<sizes>.*)\); .*", "creatives",

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -10,9 +11,12 @@ from msgspec import structs
 from adserver import checks
 from adserver.console.complaints import names_of, of_entry, of_field, tell
 from adserver.console.desk import problems_of
+from adserver.model import Cap, PageRule, SlotId, Targeting, Terms
 from tests import make
 
-OF_FILES = re.compile(r"\bfields?\b|[a-z_]+ = '|\[site\]|\[\]|which does not exist|'[a-z_]+'|\bkind\b")
+OF_FILES = re.compile(
+    r"\bfields?\b|[a-z_]+ = '|\[site\]|\[\]|which does not exist|['“][a-z]+_[a-z_]+|[a-z_]+ = “|'[a-z_]+'|\bkind\b"
+)
 """Words of whoever writes configuration files, which nobody who sells ads has ever seen."""
 
 
@@ -62,6 +66,26 @@ def test_nothing_is_said_in_the_words_of_files(what: str) -> None:
     said = of_entry(what, {})
     assert not OF_FILES.search(said.sentence), said.sentence
     assert said.sentence[:1] in "“" or said.sentence[:1].isupper() or said.sentence[:1].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"targeting": Targeting(all=Terms(lang=("en", "de")), any=Terms(section=("sport",)))}, None),
+        ({"targeting": Targeting(all=Terms(section=("sport",)), none=Terms(section=("sport",)))}, "target_all"),
+        ({"targeting": Targeting(any=Terms(section=("sport",)), none=Terms(section=("sport",)))}, "target_any"),
+        ({"page": PageRule.ROADBLOCK_ALL, "frequency": (Cap(1, 86_400),)}, "frequency"),
+    ],
+)
+def test_what_can_never_show_is_said_beside_its_rule(given: dict[str, Any], field: str | None) -> None:
+    """
+    Rules about pages that no page meets, and a cap below what is shown at once.
+    """
+    item = make.line_item("prob", slots=(make.SLOT, SlotId(make.SLOT + 1)), **given)
+    document = make.document(item, slots=[make.slot(), make.slot(make.SLOT + 1)])
+    said = [of_entry(one.what, {}) for one in problems_of(document)]
+    assert field is None or field in {one.field for one in said}, said
+    assert not any(OF_FILES.search(one.sentence) for one in said)
 
 
 @pytest.mark.parametrize(
