@@ -289,7 +289,13 @@ async def history(call: Call) -> Response:
 
 async def version(call: Call) -> Response:
     """One version: who, when, why, and what it changed; and what going back to it would change."""
-    number = _number_of(call)
+    return await _show_version(call, _number_of(call))
+
+
+async def _show_version(
+    call: Call, number: int, status: int = 200, *, seen: int | None = None, note: str = "", wrong: str = ""
+) -> Response:
+    """*seen* is the version that was live when the page was made that asked to go back; None: nothing was asked."""
     found = await desks.history(call.store, number + 1, 1)
     if not found or found[0].number != number:
         raise Refused(404, "There is no such version.")
@@ -297,12 +303,21 @@ async def version(call: Call) -> Response:
     document = live.document if number == live.number else await read_document(call.store, number)
     before = await read_document(call.store, number - 1)
     back = take_pauses(document, live.document.pauses)
+    theirs: list[words.Change] = []
+    if seen is not None and 0 < seen < live.number:
+        then = await read_document(call.store, seen)
+        theirs = await call.aside(words.changes, then, live.document, call.zone)
     return await call.page(
         "version.html",
+        status,
         version=found[0],
         live=live.number,
         changes=(await call.aside(words.changes, before, document, call.zone))[:_MOST_TOLD],
         back=(await call.aside(words.changes, live.document, back, call.zone))[:_MOST_TOLD],
+        theirs=theirs[:_MOST_TOLD],
+        authors=await desks.history(call.store, live.number + 1, live.number - seen) if theirs and seen else [],
+        note=note,
+        wrong=wrong,
     )
 
 
@@ -310,17 +325,25 @@ async def restore(call: Call) -> Response:
     """Undo: make an older version's document live again, as a new version."""
     number = _number_of(call)
     expected = read_number(call.text("version"))
-    note_ = call.text("note")[:500] or f"back to version {number}"
+    typed = call.text("note")[:500]
+    note_ = typed or f"back to version {number}"
     try:
         made, before = await desks.restore(
             call.store, number, author=call.who, note=note_, expected=expected, now=time.time()
         )
     except ConfigError as error:
-        raise Refused(409, f"Version {number} cannot come back: {error.problems[0]}") from None
+        wrong = f"Version {number} cannot come back: {error.problems[0]}"
+        return await _show_version(call, number, 409, note=typed, wrong=wrong)
+    except Conflict:
+        latest = (await desks.history(call.store, await live_number(call.store) + 1, 1))[0]
+        wrong = (
+            f"{latest.author} has published version {latest.number} meanwhile, so nothing was undone. What that "
+            "changed is below, and the difference is to it by now: look, then undo again."
+        )
+        return await _show_version(call, number, 409, seen=expected, note=typed, wrong=wrong)
     told = await call.aside(words.changes, before, made.document, call.zone)
     why = f"back to version {number}"
-    why = note_ if note_ == why else f"{why}, {note_}"
-    await call.note("undoes", f"version {made.number}", words.line(told, why))
+    await call.note("undoes", f"version {made.number}", words.line(told, f"{why}, {typed}" if typed else why))
     return call.go(
         "/console/history", said=f"Version {made.number} is live: everything is as it was in version {number}."
     )

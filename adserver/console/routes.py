@@ -109,6 +109,7 @@ RULES = [
     Rule("POST", "/api/assets", _SALES, api.upload),
     Rule("POST", "/api/import/advanced-ads", _SALES, importing.advanced_ads),
     Rule("GET", "/api/audit", _ADMIN, api.audit_log),
+    Rule("GET", "/console/{rest:path}", _ANYBODY, signing.nowhere),  # last: whatever is none of those above
 ]
 
 

@@ -133,6 +133,14 @@ async def use_link(call: Call) -> Response:
     return await sign_in(call, person, "/console")
 
 
+async def nowhere(call: Call) -> Response:
+    """An address that is none: said on a page, since somebody has typed it or kept it."""
+    if not call.request.path_params["rest"].strip("/"):
+        return call.go("/console")
+    raise TurnedAway(404, "There is no page at this address. It may be mistyped, or of something that was sent with a "
+                     "button and cannot be opened by itself.")  # fmt: skip
+
+
 # One's own page
 
 

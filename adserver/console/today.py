@@ -14,6 +14,7 @@ from adserver.console.bookings import page_of
 from adserver.console.reports import standing_of
 from adserver.console.web import Call
 from adserver.days import Days
+from adserver.fields import read_digits
 from adserver.model import LineItem, Priority, Slot
 from adserver.pacing import Figures
 from adserver.pauses import paused_until
@@ -53,9 +54,10 @@ class Board(Struct, frozen=True):
 
 
 class Alarm(Struct, frozen=True, order=True):
-    """Something to look at, the most pressing first."""
+    """Something to look at, the most pressing first: within a rank, what has the least *turn*."""
 
     rank: int
+    turn: float
     name: str
     sentence: str
     path: str
@@ -74,11 +76,14 @@ async def page(call: Call) -> Response:
     number, last = page_of(call, len(slots), _MOST)
     shown = slots[(number - 1) * _MOST : number * _MOST]
     boards = [_board(catalog, slot, call.now, by_slot.get(slot.id) or Row(name=slot.id)) for slot in shown]
-    alarms = sorted([*await call.aside(_behind, call), *_alarms(catalog, call.now, by_slot)])[:_MOST]
+    alarms = sorted([*await call.aside(_behind, call), *_alarms(catalog, call.now, by_slot)])
+    look = min(max(1, read_digits(call.query("look")) or 1), max(1, math.ceil(len(alarms) / _MOST)))
     return await call.page(
         "today.html",
         boards=boards,
-        alarms=alarms,
+        alarms=alarms[(look - 1) * _MOST : look * _MOST],
+        look=look,
+        more=max(0, len(alarms) - look * _MOST),
         q=call.query("q"),
         number=number,
         last=last,
@@ -151,7 +156,9 @@ def _behind(call: Call) -> list[Alarm]:
         standing = standing_of(call, one)
         if standing and standing.word == "behind":
             rest = " The traffic expected is too small for the rest." if one.id in pacer.planner.behind else ""
-            found.append(Alarm(0, one.name, standing.sentence + rest, f"/console/line-items/{one.id}", "bad"))
+            lacks = ((standing.due or 0) - standing.done) / standing.goal  # of what was sold, the larger part first
+            path = f"/console/line-items/{one.id}"
+            found.append(Alarm(0, -lacks, one.name, standing.sentence + rest, path, "bad"))
     return found
 
 
@@ -162,12 +169,14 @@ def _alarms(catalog: Catalog, now: float, by_slot: Mapping[int | str | None, Row
         path = f"/console/line-items/{one.id}"
         ends_soon = one.ends is not None and now < one.ends <= now + _WEEK_S and is_live(one, now)
         if one.ends is not None and ends_soon and one.priority is not Priority.HOUSE:
-            found.append(Alarm(2, one.name, f"ends {words.say_instant(one.ends, zone)}", path, "warn"))
+            found.append(Alarm(2, one.ends, one.name, f"ends {words.say_instant(one.ends, zone)}", path, "warn"))
     for slot in catalog.slots.values():
         row = by_slot.get(slot.id)
         if row and row.requests >= _SILENT_AFTER and not row.impressions:
             sentence = f"is silent: asked for {row.requests:,} times today, and nothing was seen"
-            found.append(Alarm(1, f"{slot.id} {slot.name}", sentence, f"/console/slots/{slot.id}", "bad"))
+            found.append(
+                Alarm(1, -row.requests, f"{slot.id} {slot.name}", sentence, f"/console/slots/{slot.id}", "bad")
+            )
     return found
 
 

@@ -512,6 +512,11 @@ def _local(at: float | None, zone: str) -> str:
     return "" if at is None else datetime.fromtimestamp(at, ZoneInfo(zone)).strftime("%Y-%m-%dT%H:%M")
 
 
+def _facts(entry: Any, zone: str) -> tuple[words.Turn, ...]:
+    """All that an entry says of itself beside what is usual, to read."""
+    return words.turns(None, entry, zone)
+
+
 def _open_templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("adserver.console"),
@@ -522,7 +527,7 @@ def _open_templates() -> jinja2.Environment:
         auto_reload=False,
     )
     environment.filters |= {"number": _number, "local": _local, "say": words.say}
-    environment.globals |= {"percent": _percent}
+    environment.globals |= {"percent": _percent, "facts": _facts}
     return environment
 
 

@@ -21,7 +21,7 @@ NO_PAGES = {
     "/console/login", "/console/signin", "/console/signin/callback", "/console/link/{token}",  # before signing in
     "/console/creatives/{id}/framed", "/console/files/{name}", "/console/preview/page",  # frames and files
     "/console/sheet/export/{form}", "/console/reports.csv", "/console/reports.xlsx", "/console/choices",
-    "/console/draft/forecast",
+    "/console/draft/forecast", "/console/{rest:path}",
 }  # fmt: skip
 PAGES = [
     rule.path.partition("{")[0] + EXAMPLES.get(rule.path, "")

@@ -21,6 +21,7 @@ PARAMETERS = {
     "name": "0123456789abcdef0123456789abcdef.png",
     "form": "csv",
     "table": "line_item",
+    "rest": "nowhere",
 }
 """A value for each part of a path; a new part needs one here."""
 
@@ -84,6 +85,7 @@ def test_what_is_open_to_anybody_is_signing_in_and_report_links() -> None:
         "/console/signin/callback",
         "/report/{token}",
         "/report/{token}.csv",
+        "/console/{rest:path}",  # says that nothing is there
     }
 
 
@@ -201,3 +203,18 @@ def test_pages_cannot_be_framed_or_kept(desk: Desk) -> None:
     assert "unsafe-inline" not in policy
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path", ["/console/nowhere", "/console/draft/settle", "/console/line-items/a/b/c", "/console/~"]
+)
+def test_an_address_that_is_none_is_said_in_words(desk: Desk, path: str) -> None:
+    """
+    On a page of the console, to whoever is signed in and to who is not.
+    """
+    for browser in (desk.browser("viewer"), desk.stranger()):
+        answer = browser.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "There is no page at this address" in answer.text
+    assert desk.browser("viewer").get("/console/").headers["location"] == "/console"

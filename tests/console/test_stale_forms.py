@@ -305,6 +305,30 @@ def test_a_sheet_is_taken_as_it_was_shown(desk: Desk) -> None:
     assert draft_of(desk, person).puts.line_items[0].name == "From sheet 2"
 
 
+def test_an_undo_that_comes_too_late_is_asked_for_again(desk: Desk) -> None:
+    """
+    Somebody publishes while Ann looks at an older version: her note stays, she is shown what they changed, and can undo
+    on the same page.
+    """
+    ann = desk.sign_in(desk.add("ann-undoes@desk.example", "sales"))
+    older = publish(desk, name="Before it all")
+    publish(desk, name="In between")
+    path = f"/console/history/{older}"
+    form = next(one for one in forms_of(ann.get(path).text) if one.action == f"{path}/restore")
+    latest = publish(desk, name="Bob's latest")
+    asked = submit(ann, form, {"note": "it was better then"})
+    assert asked.status_code == 409
+    assert f"bob has published version {latest} meanwhile" in asked.text
+    assert "<del>In between</del> → <ins>Bob&#39;s latest</ins>" in asked.text
+    assert "<del>Bob&#39;s latest</del> → <ins>Before it all</ins>" in asked.text
+    again = next(one for one in forms_of(asked.text) if one.action == f"{path}/restore")
+    assert again.fields["note"] == ["it was better then"]
+    done = submit(ann, again)
+    assert done.headers["location"].startswith("/console/history?said="), done.text
+    live = desk.ask(desks.read_live)
+    assert (live.number, drafts.find(live.document, "line_items", ITEM).name) == (latest + 1, "Before it all")
+
+
 BODIES: dict[str, Callable[[], bytes]] = {
     "percent signs": lambda: b"a=" + b"%" * 6_000_000,
     "escapes": lambda: b"%41" * 2_000_000,
