@@ -6,7 +6,8 @@
 #     <esi:include src="/_ads/889990?section=sport&amp;tag=football&amp;lang=en&amp;url=/sport/final"/>
 #
 # Varnish asks for one ad after the other, so six that hang hold a page up for six times the time below. The probe
-# notices within some two seconds, and from then on nobody waits; a server that is stopped is noticed at once.
+# notices within some two seconds, and from then on nobody waits; a server that is stopped is noticed at once. The times
+# are for the next byte: one that sends a byte now and then holds those pages up that ask it before the probe has noticed.
 vcl 4.1;
 
 backend site {
@@ -65,6 +66,9 @@ sub vcl_backend_response {
         if (beresp.status != 200 && beresp.status != 204) {
             return (error(204, "No ad"));
         }
+        # Read to its end before any of it is put into the page: of an answer that breaks off, an <aside> without an end
+        # would swallow the rest of the article.
+        set beresp.do_stream = false;
     } else if (beresp.http.Content-Type ~ "^text/html") {
         set beresp.do_esi = true;
     }

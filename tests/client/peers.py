@@ -67,8 +67,8 @@ class Peer:
                 connection.close()
                 return
             thread = threading.Thread(target=self._talk, args=[connection], daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _talk(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):

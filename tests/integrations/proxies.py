@@ -97,23 +97,32 @@ def proxy(kind: str, home: Path, site: str, ads: str, *, patient: bool = True) -
 
     A *patient* one waits for 10 s where the example waits for a fraction of one, whatever else the machine does.
     """
+    with command(kind, home, site, ads, patient=patient) as (arguments, url), running(arguments, home, url):
+        yield url
+
+
+@contextmanager
+def command(kind: str, home: Path, site: str, ads: str, *, patient: bool = True) -> Iterator[tuple[list[str], str]]:
+    """How the example's proxy is started, and its URL then."""
     program = shutil.which(PROGRAMS[kind], path=_PATH)
     if program is None:
         pytest.skip(f"{PROGRAMS[kind]} is not installed: run tools/install-system-programs")
     port = free_port()
     start = {"nginx": _start_nginx, "varnish": _start_varnish, "apache": _start_apache}[kind]
-    url = f"http://127.0.0.1:{port}"
-    with (home / "log").open("wb") as log, tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache:
         Path(cache).chmod(0o777)  # Apache, started as root, works as nobody, who cannot enter pytest's directories
-        process = subprocess.Popen(
-            [program, *start(home, cache, port, site, ads, PATIENT[kind] if patient else {})],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+        arguments = start(home, cache, port, site, ads, PATIENT[kind] if patient else {})
+        yield [program, *arguments], f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def running(arguments: list[str], home: Path, url: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A started proxy that answers. Its processes are a group of their own."""
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:
-            eventually(lambda: _answers(process, home, url), 30, f"{kind}'s first answer")
-            yield url
+            eventually(lambda: _answers(process, home, url), 30, "the proxy's first answer")
+            yield process
         finally:
             process.terminate()
             process.wait(20)
@@ -132,8 +141,8 @@ def _start_nginx(home: Path, cache: str, port: int, site: str, ads: str, changes
         "127.0.0.1:8080": f"127.0.0.1:{port}",
         "127.0.0.1:9000": site,
         "127.0.0.1:8000": ads,
-        "/run/nginx-no-ads.sock": str(home / "n.sock"),
-        "/var/cache/nginx/pages": cache,
+        "127.0.0.1:8079": f"127.0.0.1:{free_port()}",
+        "/var/cache/": f"{cache}/",
         "fail_timeout=30s": "fail_timeout=3s",
     }
     (home / "adserver.conf").write_text(put_in_place((EXAMPLES / "nginx/adserver.conf").read_text("utf-8"), places))

@@ -1,6 +1,8 @@
 """A page with six includes through a real nginx, Varnish and Apache: filled, empty, and with the service stopped."""
 
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +13,8 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from tests.client.browsers import browser, context, views_of_a_page_that_is_come_back_to
-from tests.client.peers import peer
-from tests.integrations.proxies import PROXIES, Site, example_page, proxy
+from tests.client.peers import OK, peer
+from tests.integrations.proxies import EXAMPLES, PROXIES, Site, command, example_page, proxy, running
 from tests.service.conftest import new_service
 from tests.service.live import Service, client, eventually, free_port, tokens
 
@@ -189,6 +191,90 @@ def test_a_service_that_hangs_holds_readers_up_once(kind: str, site: Site, tmp_p
             return there.calls == before
 
         eventually(left_alone, 20, "being left alone")
+
+
+@pytest.mark.parametrize("kind", [one for one in PROXIES if "varnish" in one.values], indirect=True)
+def test_an_ad_that_breaks_off_is_none(kind: str, site: Site, tmp_path: Path) -> None:
+    """
+    An answer of which only the beginning arrives leaves no element without an end in the article: by Varnish alone.
+    """
+    with (
+        peer("breaks off") as there,
+        proxy(kind, tmp_path, site.address, address(there.url)) as url,
+        client(url, timeout_s=30) as http,
+    ):
+        for _ in range(3):
+            page = http.get("/article").text
+            assert without_ads(page) == without_includes(kind)
+            assert "<aside" not in page
+
+
+@pytest.mark.parametrize("kind", [one for one in PROXIES if "apache" not in one.values], indirect=True)
+def test_a_service_that_drips_holds_readers_up_for_a_while(kind: str, site: Site, tmp_path: Path) -> None:
+    """
+    Where the head of an answer comes byte by byte, pages are whole and soon do not wait: Varnish's probe has to see it.
+    """
+    with (
+        peer("drips") as there,
+        proxy(kind, tmp_path, site.address, address(there.url), patient=False) as url,
+        client(url, timeout_s=60) as http,
+    ):
+
+        def quick() -> bool:
+            began = time.monotonic()
+            assert without_ads(http.get("/article").text) == without_includes(kind)
+            return time.monotonic() - began < 0.3
+
+        eventually(quick, 60, "a page that does not wait")
+
+
+@pytest.mark.system
+def test_nginx_waits_for_no_ad_that_trickles(tmp_path: Path) -> None:
+    """
+    Behind an answer's head, too, a page waits for a fraction of a second, however long bytes go on coming.
+    """
+
+    def trickle(connection: Any, stopping: threading.Event) -> None:
+        connection.sendall(OK + b"content-length: 2000\r\n\r\n")
+        while not stopping.wait(0.02):
+            connection.sendall(b"x")
+
+    with (
+        Site(example_page("nginx")) as site,
+        peer("trickles", answer=trickle) as there,
+        proxy("nginx", tmp_path, site.address, address(there.url), patient=False) as url,
+        client(url, timeout_s=60) as http,
+    ):
+        began = time.monotonic()
+        assert '<p id="last">' in http.get("/article").text
+        assert time.monotonic() - began < 5, "0.5 s, on a busy machine; what trickles does so for 40 s"
+
+
+@pytest.mark.system
+def test_nginx_starts_again_after_it_was_killed(tmp_path: Path) -> None:
+    """
+    What is left behind where nginx had no time to clean up does not keep it from starting.
+    """
+    with (
+        Site(example_page("nginx")) as site,
+        command("nginx", tmp_path, site.address, f"127.0.0.1:{free_port()}") as (arguments, url),
+    ):
+        with running(arguments, tmp_path, url) as nginx:
+            os.killpg(nginx.pid, signal.SIGKILL)
+            nginx.wait(10)
+        with running(arguments, tmp_path, url), client(url, timeout_s=30) as http:
+            assert http.get("/article").text == without_includes("nginx")
+
+
+@pytest.mark.system
+def test_nginx_makes_its_cache_where_debian_has_room_for_one() -> None:
+    """
+    nginx makes the last directory of its cache's path and no other, and those before it are there on any Debian.
+    """
+    (path,) = re.findall(
+        r"^proxy_cache_path (\S+)", (EXAMPLES / "nginx/adserver.conf").read_text("utf-8"), re.MULTILINE
+    )
+    assert Path(path).parent == Path("/var/cache")
 
 
 def test_nobody_asks_for_an_ad_through_the_site(service: Service, kind: str, site: Site, tmp_path: Path) -> None:
