@@ -92,6 +92,21 @@ def test_everything_a_page_may_say_is_described() -> None:
     assert client.Client.__doc__
 
 
+def test_nobody_is_told_to_install_somebody_elses_package() -> None:
+    """
+    No index has this service, so a name without a path would be whoever takes it.
+    """
+    documents = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    commands = [
+        line
+        for one in documents
+        for line in re.findall(r"(?:pip|uv|pipx)[^\n]* (?:install|add)\b.*", one.read_text("utf-8"))
+    ]
+    named = [one for line in commands for one in re.findall(r"\S*adserver(?:\[\w+\])?(?=['`\s]|$)", line)]
+    assert len(named) >= 2
+    assert [one for one in named if "/" not in one] == []
+
+
 @pytest.mark.parametrize("name", ["nginx", "Varnish", "Apache"])
 def test_an_include_in_the_documentation_is_one_of_the_example_page(name: str) -> None:
     """
