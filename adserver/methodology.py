@@ -42,7 +42,7 @@ _MONTHLY = re.compile(r"(20[0-9]{2})(0[1-9]|1[0-2])(?:\.[0-9]+|\.?post[0-9]+)?",
 _WHY = {
     "bot": "the User-Agent is a robot's",
     "no-user-agent": "the request names no User-Agent",
-    "prefetch": "the browser fetched ahead of its reader, or rendered a page nobody looks at yet",
+    "prefetch": "the browser fetched ahead of its reader or rendered a page nobody looks at yet; the reader counts",
     "method": "the request only looked (HEAD); in the service's metrics alone",
     "navigation": "another site opened the beacon's address as a page",
     "rate": "too many events in a minute from one network",
@@ -78,9 +78,9 @@ class Methodology(Struct):
                     (
                         "Viewable impression",
                         (
-                            "half of the ad's pixels, or 30 % from 242,500 pixels on, were on screen for one second"
-                            " without a break in a visible tab with the focus, or the reader clicked before; once per"
-                            " snippet"
+                            "the ad's picture was there and half of its pixels, or 30 % from 242,500 pixels on, were on"
+                            " screen for one second without a break in a visible tab with the focus, or the reader"
+                            " followed the ad before; once per snippet"
                         ),
                     ),
                     (
