@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from adserver.events import Event, Type, token_bit, unpack
+from adserver.events import INVALID, PREFETCH, TOKEN_BIT, Event, Type, unpack
 from adserver.store import open_store, partition
 from adserver.tally import field_of
 from adserver.torture.driver import Notes
@@ -47,7 +47,7 @@ Counts = dict[tuple[int, str], int]
 
 
 class Journals:
-    """What the journals hold: every record, each token event taken once."""
+    """What the journals hold: every record, each token event taken once, what was fetched ahead of it each time."""
 
     def __init__(self, directories: Iterable[Path]) -> None:
         self.counts: Counter[tuple[int, str]] = Counter()
@@ -59,9 +59,10 @@ class Journals:
                 event, _ = unpack(record)
                 self.ends[producer, event.day] = number
                 key = event.issuer, event.serial, int(event.type)
-                if token_bit(event.type, event.reason) is not None and key in self.events:
+                ahead = event.type in TOKEN_BIT and event.reason == PREFETCH
+                if event.type in TOKEN_BIT and not ahead and key in self.events:
                     continue
-                if event.type is not Type.UNFILLED:
+                if event.type is not Type.UNFILLED and not ahead:
                     self.events[key] = event
                 self.counts[event.day, field_of(event.type, event.reason, event.hour, event.subject)] += 1
 
@@ -112,8 +113,8 @@ def judge(
     missing = [key for key in strict if key not in journals.events]
     by_group: Counter[tuple[int, int, str]] = Counter()
     for (day, field), n in counts.items():
-        type_, _, subject = field.split(":")[:3]
-        if int(type_) != Type.UNFILLED:
+        type_, _, subject, *reason = field.split(":")
+        if int(type_) != Type.UNFILLED and reason != [INVALID[PREFETCH]]:
             by_group[day, int(type_), subject] += n
     least: Counter[tuple[int, int, str]] = Counter()
     for key in strict:
