@@ -18,6 +18,10 @@ _ISO = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})
 _LOCAL = re.compile(
     r"(?P<first>[0-9]{1,2})(?P<mark>[./-])(?P<second_>[0-9]{1,2})(?P=mark)(?P<year>[0-9]{4})" + _TIME, re.ASCII
 )
+_WORDS = re.compile(
+    r"(?:[A-Za-z]{2,9},? +)?(?P<day>[0-9]{1,2})\.? +(?P<name>[A-Za-z]{3,9})\.?,? +(?P<year>[0-9]{4})" + _TIME, re.ASCII
+)
+"""As the console itself shows them: `Wed 30 Jun 2027 18:00`."""
 _NUMBER = re.compile(r"[0-9]{5,7}(?:[.,][0-9]{1,20})?", re.ASCII)
 _MONTHS = ("January February March April May June July August September October November December").split()  # noqa: SIM905 - read more easily
 
@@ -55,6 +59,8 @@ def parse_cell(value: object, zone: str, epoch: datetime) -> float:
         day = _date(int(match["year"]), int(match["month"]), int(match["day"]))
     elif match := _LOCAL.fullmatch(text):
         day = _local_date(match, text)
+    elif (match := _WORDS.fullmatch(text)) and (month := _month(match["name"])):
+        day = _date(int(match["year"]), month, int(match["day"]))
     else:
         raise ValueError(f"is {shown(text)}; {_EXPECTED}")
     hour, minute, second = (int(match[name] or 0) for name in ("hour", "minute", "second"))
@@ -66,6 +72,11 @@ def parse_cell(value: object, zone: str, epoch: datetime) -> float:
     if whole < 0:
         raise ValueError(f"is {shown(text)}; expected a year from 1970 to 9998")
     return float(Decimal(int(whole)) + Decimal(f"0.{match['part'] or 0}"))
+
+
+def _month(name: str) -> int | None:
+    """The month that *name* is, or is short for."""
+    return next((n for n, month in enumerate(_MONTHS, 1) if month.lower().startswith(name.lower())), None)
 
 
 def _of_days(text: str, epoch: datetime) -> datetime:

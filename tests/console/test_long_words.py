@@ -19,8 +19,8 @@ from tests.console.test_stories import PAGES, SIZES, chromium, sign_in  # noqa: 
 pytestmark = pytest.mark.system
 WORD = "W" * 190
 MORE = ["/console/draft?clash", "/console/line-items?q=w", "/console/calendar?weeks=13", "/console/history/2"]
-NARROWEST = 56
-"""Pixels of a column that is not a number's: some six letters."""
+NARROWEST = 100
+"""Pixels of a column that is not a number's: some ten letters."""
 SQUEEZED = """least => [...document.querySelectorAll('.table:not(.figures) thead th:not(.number)')].filter(
     one => getComputedStyle(one.closest('thead')).position !== 'absolute'
         && one.getBoundingClientRect().width < least).map(

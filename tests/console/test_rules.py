@@ -1,17 +1,19 @@
 """Every address of the console by every role: who may, who may not, and what another site's page gets."""
 
 import re
+import time
 
 import httpx
 import pytest
 
-from adserver.console.api_tokens import make_token, revoke_token
+from adserver.console.api_tokens import list_tokens, make_token, revoke_token
 from adserver.console.desk import read_draft, read_live
+from adserver.console.links import make_link
 from adserver.console.people import Role
 from adserver.console.routes import RULES, routes
 from adserver.console.sessions import close_session
-from adserver.console.web import Rule
-from tests.console.desks import TEST, Browser, Desk
+from adserver.console.web import COOKIE, Rule
+from tests.console.desks import PASSWORD, TEST, Browser, Desk
 
 ROLES = ["viewer", "sales", "admin"]
 PARAMETERS = {
@@ -47,6 +49,7 @@ def is_sent_away(answer: httpx.Response, rule: Rule) -> bool:
 
 
 GUARDED = [rule for rule in RULES if rule.least is not None]
+PUBLIC = [rule for rule in RULES if rule.least is None and rule.method != "GET"]
 WRITING = [rule for rule in GUARDED if rule.method != "GET"]
 
 
@@ -173,6 +176,32 @@ def test_another_sites_page_changes_nothing(desk: Desk, rule: Rule) -> None:
     assert browser.get("/console/me").status_code == 200, "the session went on"
 
 
+@pytest.mark.parametrize("rule", PUBLIC, ids=name_of)
+def test_another_sites_page_signs_nobody_in(desk: Desk, rule: Rule) -> None:
+    """
+    What asks for nobody is taken from a page of ours alone, too: another site's page signs its visitor in as nobody,
+    neither by a password nor by a one-time link, which is still good afterwards.
+    """
+    name = desk.add(f"public{RULES.index(rule)}@desk.example", "sales", PASSWORD)
+    link = desk.ask(lambda store: make_link(store, name, TEST, time.time()))
+    path = rule.path.replace("{token}", link)
+    body = {"name": name, "password": PASSWORD, "again": PASSWORD}
+    for headers in (
+        {},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": desk.service.url, "sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ):
+        answer = desk.http.request(rule.method, path, data=body, headers=headers)
+        assert answer.status_code == 403, headers
+        assert "set-cookie" not in answer.headers
+    answer = desk.http.request(rule.method, path, data=body, headers={"origin": desk.service.url})
+    assert answer.status_code == 303
+    assert COOKIE in answer.headers["set-cookie"]
+    desk.http.cookies.clear()
+
+
 def test_a_token_of_another_session_is_not_taken(desk: Desk) -> None:
     """
     The form token belongs to one session: that of a colleague, or of one's own other browser, is refused.
@@ -187,10 +216,16 @@ def test_a_bearer_token_is_for_the_api_alone(desk: Desk) -> None:
     A program's token opens no page of the console, and none after it was revoked.
     """
     name = desk.add("robot", "sales")
-    token = desk.ask(lambda store: make_token(store, name, "test", TEST, 1.0))
+    token = desk.ask(lambda store: make_token(store, name, "test", TEST, time.time()))
     headers = {"authorization": f"Bearer {token}"}
     assert desk.http.get("/console", headers=headers).status_code == 303
-    desk.ask(lambda store: revoke_token(store, name, "nothing", TEST, 1.0))
+    assert desk.http.get("/api/me", headers=headers).json()["name"] == name
+    desk.ask(lambda store: revoke_token(store, name, "nothing", TEST, time.time()))
+    assert desk.http.get("/api/me", headers=headers).status_code == 200, "another token was revoked"
+    [kept] = desk.ask(lambda store: list_tokens(store, name))
+    desk.ask(lambda store: revoke_token(store, name, kept.id, TEST, time.time()))
+    assert desk.http.get("/api/me", headers=headers).status_code == 401
+    assert desk.http.get("/console", headers=headers).status_code == 303
 
 
 def test_pages_cannot_be_framed_or_kept(desk: Desk) -> None:

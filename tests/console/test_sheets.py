@@ -451,6 +451,8 @@ def test_campaigns_are_found_by_id_or_name() -> None:
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"ends": "2027-06-31"}, "Ends (cell I2): 31 June does not exist; expected a date such as 2027-06-30 18:00"),
+    ({"ends": "31 June 2027"}, "Ends (cell I2): 31 June does not exist; expected a date such as 2027-06-30 18:00"),
+    ({"ends": "31 Juno 2027"}, "Ends (cell I2): is '31 Juno 2027'; expected a date such as 2027-06-30 18:00"),
     ({"ends": "31.6.2027 18:00"}, "Ends (cell I2): 31 June does not exist; expected a date such as 2027-06-30 18:00"),
     (
         {"ends": "2027-02-29"},
@@ -573,6 +575,9 @@ DATES = {
     "6/30/2027": "2027-06-30T00:00:00+02:00",
     "30-06-2027 18:00": "2027-06-30T18:00:00+02:00",
     "5/5/2027": "2027-05-05T00:00:00+02:00",
+    "30 June 2027 18:00": "2027-06-30T18:00:00+02:00",
+    "30. Jun 2027": "2027-06-30T00:00:00+02:00",
+    "Wed 30 Jun 2027 18:00": "2027-06-30T18:00:00+02:00",
     "46568.75": "2027-06-30T18:00:00+02:00",
     "46568,75": "2027-06-30T18:00:00+02:00",
 }
@@ -581,7 +586,7 @@ DATES = {
 @pytest.mark.parametrize("text", DATES)
 def test_dates_are_read_as_people_and_programs_write_them(text: str) -> None:
     """
-    ISO, day and month where only one reading is possible, and the day numbers of spreadsheets.
+    ISO, day and month where only one reading is possible, as the console shows them, and spreadsheets' day numbers.
     """
     [item] = edited(booked(), ends=text).puts["line_items"]
 
