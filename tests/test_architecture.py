@@ -167,7 +167,7 @@ CONSOLE = {
     "console.bookings": "articles console.booking console.desk console.drafts console.pictures console.uploads"
     " console.web console.words site versions",
     "console.creatives": "console.booking console.bookings console.complaints console.desk console.drafts"
-    " console.framing console.markup console.pictures console.uploads console.web console.words previews versions",
+    " console.framing console.markup console.pictures console.uploads console.web console.words versions",
     "console.drafting": "articles console.booking console.bookings console.complaints console.desk console.drafts"
     " console.framing console.web console.words pacer previews readers site versions",
     "console.pausing": "console.booking console.bookings console.complaints console.desk console.drafts console.web"

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import structs
 from starlette.responses import Response
 
-from adserver.catalog import Ad, ad_key, ad_name, fits
+from adserver.catalog import Ad, Catalog, ad_key, ad_name, fits
 from adserver.checks import check
 from adserver.console import complaints
 from adserver.console.booking import make_id, size_of
@@ -21,7 +21,6 @@ from adserver.console.words import exact
 from adserver.documents import Document, Known, read_entry
 from adserver.errors import BadPicture
 from adserver.model import Creative, Format, Kind
-from adserver.previews import narrow
 from adserver.render import render_preview
 from adserver.versions import read_asset
 
@@ -230,7 +229,11 @@ async def framed(call: Call) -> Response:
     line_item = using or next(iter(desk.document.line_items), None)
     if line_item is None:
         raise Refused(404, "Book something first; then it can be shown as it will look.")
-    catalog = await call.aside(narrow, desk.document, desk.number, [slot.id])
+    if find(desk.document, "advertisers", creative.advertiser) is None:
+        raise Refused(404, "Its advertiser is not there any more.")
+    # Bookings that are not right yet must not be in the way of a look at what they show.
+    alone = Document(site=desk.document.site, slots=(slot,), advertisers=desk.document.advertisers)
+    catalog = await call.aside(Catalog, alone, desk.number)
     name = ad_name(slot.id, line_item.id, creative.id)
     ad = Ad(key=ad_key(name), slot=slot, line_item=line_item, creative=creative)
     html = render_preview(catalog, ad, Format.HTML, call.tools.settings.base_url, eager=True).decode()

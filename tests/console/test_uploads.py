@@ -5,9 +5,14 @@ import re
 import time
 
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from adserver.console import desk as desks
+from adserver.console import drafts
+from adserver.console.drafts import Draft
+from adserver.model import SlotId
+from adserver.store import Store
 from tests.console.desks import Browser, Desk
 
 BOOKING = {
@@ -137,3 +142,21 @@ def test_every_problem_of_a_creative_is_said_at_once_in_words(sales: Browser) ->
     ):
         assert said in answer.text
     assert not re.search(r"field &#39;|expected a list|kind &#39;", answer.text)
+
+
+def test_a_creative_is_looked_at_while_its_booking_is_not_right_yet(desk: Desk) -> None:
+    """
+    A draft whose booking names a campaign that is gone shows its creative all the same, in every size.
+    """
+    person = desk.add(f"looks-{time.time_ns()}", "sales")
+
+    async def draft(store: Store) -> None:
+        live = await desks.read_live(store)
+        item = next(one for one in live.document.line_items if "molenkorst-card" in one.creatives)
+        wrong = structs.replace(item, campaign="gone", slots=(SlotId(889990),))
+        await desks.write_draft(store, person, drafts.put(Draft(live.number), live.document, "line_items", wrong), "")
+
+    desk.ask(draft)
+    answer = desk.sign_in(person).get("/console/creatives/molenkorst-card/framed?slot=889990")
+    assert answer.status_code == 200, answer.text
+    assert "On the counter this week" in answer.text
