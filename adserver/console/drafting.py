@@ -256,7 +256,12 @@ async def preview_page(call: Call) -> Response:
     if at < call.now - 60 and (old := await read_version_at(call.store, at)):
         document = old.document
     article = prepare(repair.read(_NOT_HERE.sub("", sample_text("page.html")), MOST_IDS))
-    catalog = await call.aside(narrow, document, desk.number, slots_asked(article, document))
+    try:
+        catalog = await call.aside(narrow, document, desk.number, slots_asked(article, document))
+    except KeyError:  # a booking, or what it shows, names an entry that is not there
+        said = await call.aside(call.render, "framed.html", {"html": f"<p>{_BROKEN}</p>", "dark": False})
+        headers = headers_of(said, call.headers(), call.tools.settings.base_url)
+        return Response(said, 409, headers, media_type="text/html")
     pace = call.tools.answering.pacer.planner.pace if abs(at - call.now) <= 60 else Pace()
     if abs(at - call.now) > 60:
         pacer = call.tools.answering.pacer
@@ -273,6 +278,7 @@ async def preview_page(call: Call) -> Response:
     return Response(body, headers=headers, media_type="text/html")
 
 
+_BROKEN = "Something in your draft names what is not there any more; the page of your draft says what. Mend that first."
 _NOT_HERE = re.compile(r'<script\b[^>]*></script>|<p class="sample-note">.*?</p>', re.DOTALL)
 """Of the sample page: its script, and what it says of its counts, which a preview has none of."""
 

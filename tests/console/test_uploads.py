@@ -3,6 +3,7 @@
 import io
 import re
 import time
+from datetime import UTC, datetime
 
 import pytest
 from msgspec import structs
@@ -146,7 +147,8 @@ def test_every_problem_of_a_creative_is_said_at_once_in_words(sales: Browser) ->
 
 def test_a_creative_is_looked_at_while_its_booking_is_not_right_yet(desk: Desk) -> None:
     """
-    A draft whose booking names a campaign that is gone shows its creative all the same, in every size.
+    A draft whose booking names a campaign that is gone shows its creative all the same; the article with it says why
+    it cannot be shown.
     """
     person = desk.add(f"looks-{time.time_ns()}", "sales")
 
@@ -160,3 +162,8 @@ def test_a_creative_is_looked_at_while_its_booking_is_not_right_yet(desk: Desk) 
     answer = desk.sign_in(person).get("/console/creatives/molenkorst-card/framed?slot=889990")
     assert answer.status_code == 200, answer.text
     assert "On the counter this week" in answer.text
+    at = datetime.fromtimestamp(time.time() + 86_400, UTC).strftime("%Y-%m-%dT%H:%M")
+    article = desk.sign_in(person).get(f"/console/preview/page?at={at}")
+    assert article.status_code == 409, article.text
+    assert "names what is not there any more" in article.text
+    assert "frame-ancestors 'self'" in article.headers["content-security-policy"], "the preview's frame shows it"
