@@ -437,14 +437,14 @@ def add_commands(add: Callable[..., argparse.ArgumentParser], add_store: Callabl
         "possible. Touches no store."
     )
     simulated.add_argument(
-        "--days", metavar="N", type=_days, default=3, help="length of the flight, 1 to 400 days (default: 3)"
+        "--days", metavar="N", type=_days, default=7, help="length of the flight, 1 to 400 days (default: 7)"
     )
     simulated.add_argument(
         "--requests",
         metavar="N",
         type=_within("requests of each slot and day", 100, 100_000_000),
-        default=10_000,
-        help="of each slot and day, 100 or more (default: 10,000)",
+        default=2_500,
+        help="of each slot and day, 100 or more (default: 2,500)",
     )
     simulated.add_argument(
         "--workers",

@@ -44,7 +44,7 @@ def test_a_draft_is_foretold_by_recorded_traffic(desk: Desk) -> None:
     assert "reaches its 40 a day on" in page, page
     assert submit(ann, form_at(ann, DAILY, DAILY), {"goal_n": "2999"}).status_code == 303
     page = ask()
-    assert "reaches its 2 999 a day on 0 of" in page, page
+    assert "reaches its 2,999 a day on 0 of" in page, page
     assert "short in all" in page
     assert '<br><span class="small quiet">n</span>' not in page
 
