@@ -338,7 +338,7 @@ def _try_other_slots(
             for at, spot in enumerate(spots)
             if spot.ad is None
             for n, slot in enumerate(spot.others)
-            if slot not in used and (trace is not None or any(catalog.bookings[slot].at(now).tiers))
+            if slot not in used and _has_bookings(catalog, slot, now)
         )
         at, n = next(found, (None, 0))
         if at is None:
@@ -350,8 +350,18 @@ def _try_other_slots(
             trace[:] = [lost for lost in trace if (lost.place, lost.slot) not in again]
             tried = [*(one for one in tried if (one.place, one.slot) not in again), *spots]
         _fill(spots, taken, how)
+    if trace is not None:  # of slots where nothing is booked now each booking has its reason, too
+        told = {(one.place, one.slot) for one in tried}
+        passed = ((at, slot) for at, spot in enumerate(first) if spot.ad is None for slot in spot.others)
+        empty_slots = (one for one in passed if one not in told and not _has_bookings(catalog, one[1], now))
+        tried += [_Spot(at, slot, _NOBODY, 0) for at, slot in empty_slots]
     empty = [at in choices and one.ad is None for at, one in enumerate(spots)]
     return [first[at] if empty[at] else one for at, one in enumerate(spots)], tried
+
+
+def _has_bookings(catalog: Catalog, slot: SlotId, now: float) -> bool:
+    """Whether anything is booked in *slot* now, for whichever pages."""
+    return any(catalog.bookings[slot].at(now).tiers)
 
 
 def _slots_of(spots: Iterable[_Spot]) -> set[SlotId]:
@@ -466,9 +476,9 @@ def _choose_by_share(spot: _Spot, tier: Tier, taken: _Taken | None, how: _How) -
                 _trace_tier(spot, left, None, Step.SHARE, "this draw fell outside the shares sold", how)
             return None
         ad = _choose_ad(spot, booking, spot.u, taken, how)
-        alone = ad is not None or taken is None or not taken.rivals(booking)
+        settled = ad is not None or taken is None or not taken.rivals(booking)
         whole -= (booking.line_item.share or 0.0) / 100
-        if alone or whole <= _NOTHING:
+        if settled or whole <= _NOTHING:
             if how.trace is not None:
                 _trace_tier(spot, left, booking, Step.SHARE, "this draw belongs to another sponsor's share", how)
             return ad
