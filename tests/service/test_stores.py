@@ -39,7 +39,7 @@ def live_through(service: Service, kill: Callable[[], None]) -> None:
     service.start()
     slots = service.config / "slots.toml"
     slots.write_text(slots.read_text().replace('size = "160x600"', 'size = "160x600"\nlabel = "Published"'))
-    assert "'Published'" in service.run("apply", str(service.config)).stdout
+    assert '"Published"' in service.run("apply", str(service.config)).stdout
     before = eventually(service.settled, 10, "counts")
     with readers_of(service) as load:
         eventually(more(load, 50), 15, "page views")
