@@ -91,13 +91,13 @@ def test_the_console_says_each_outcome_of_a_forecast() -> None:
     assert "<strong>plain</strong> delivers 700 instead of 800." in lines[1]
     said = {line.partition("<strong>")[2].partition("</strong>: ")[0]: line for line in lines[2:]}
     for name, words in {
-        "Fine &amp; &lt;dandy&gt;": "reaches its 900 on 2026-03-10 </li>",
-        "capped": "at most, because of its frequency cap: ends 600 short of 1 000 <br>",
-        "late": '<br><span class="small quiet">There was no time to try what would help.</span> </li>',
-        "just": "reaches its 1 000 </li>",
-        "going": "500 of 1 000 by 2026-03-31 </li>",
-        "daily": "reaches its 100 on 7 of 8 days </li>",
+        "Fine &amp; &lt;dandy&gt;": "reaches its 900 on 2026-03-10</li>",
+        "capped": "at most, because of its frequency cap: ends 600 short of 1,000<br>",
+        "late": '<br><span class="small quiet">Not tried for want of time: priority standard</span></li>',
+        "just": "reaches its 1,000 by its end</li>",
+        "going": "500 of 1,000 by 2026-03-31</li>",
+        "daily": "reaches its 100 a day on 7 of 8 days, 5 short in all",
     }.items():
         assert words in said[name]
-    assert "What reaches it: slot 5 added" in said["capped"]
+    assert "What reaches its goal: slot 5 added" in said["capped"]
     assert "what has a frequency cap may deliver less, and others more" in html

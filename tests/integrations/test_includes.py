@@ -212,7 +212,8 @@ def test_an_ad_that_breaks_off_is_none(kind: str, site: Site, tmp_path: Path) ->
 @pytest.mark.parametrize("kind", [one for one in PROXIES if "nginx" in one.values], indirect=True)
 def test_a_service_that_drips_holds_readers_up_for_a_while(kind: str, site: Site, tmp_path: Path) -> None:
     """
-    Where the head of an answer comes byte by byte, pages are whole and soon do not wait. (Varnish and Apache cannot bound it.)
+    Where the head of an answer comes byte by byte, pages are whole and soon do not wait. (Varnish and Apache cannot
+    bound it.)
     """
     with (
         peer("drips") as there,
