@@ -1,14 +1,13 @@
 """A real Chromium on pages with snippets in them: a reader who leaves such a page and comes back."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page
 
-from tests.page.conftest import ARGUMENTS, CHROMIUM, context
+from tests.page.conftest import chromium, context
 from tests.service.live import eventually
 
 __all__ = ["browser", "context", "views_of_a_page_that_is_come_back_to"]
@@ -17,14 +16,8 @@ __all__ = ["browser", "context", "views_of_a_page_that_is_come_back_to"]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """With the module's end Playwright's loop ends, too: whatever runs after it here may have one of its own."""
-    if not shutil.which(CHROMIUM):
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, ignore_default_args=["--disable-back-forward-cache"]
-        )
+    with chromium() as found:
         yield found
-        found.close()
 
 
 def views_of_a_page_that_is_come_back_to(context: BrowserContext, url: str, away: str) -> list[str]:

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -74,16 +74,23 @@ def configure(config: Path) -> None:
     (config / "pages.toml").write_text(text)
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser as readers have it, with its back/forward cache."""
     if not shutil.which(CHROMIUM):
-        pytest.skip("Chromium is not installed")
+        pytest.skip("Chromium is not installed: run tools/install-system-programs")
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=CHROMIUM, args=ARGUMENTS, ignore_default_args=["--disable-back-forward-cache"]
         )
         yield found
         found.close()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="package")

@@ -1,14 +1,13 @@
 """A real WordPress and the real service, shared by the tests of one run; each test begins with fresh settings."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.page.conftest import ARGUMENTS, CHROMIUM
+from tests.page.conftest import chromium
 from tests.service.live import Service, free_port
 from tests.wordpress.site import WordPress, wordpress
 
@@ -87,15 +86,8 @@ def stoppable(service: Service) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser as readers have it, with its back/forward cache."""
-    if not shutil.which(CHROMIUM):
-        pytest.skip("Chromium is not installed: run tools/install-system-programs")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, ignore_default_args=["--disable-back-forward-cache"]
-        )
+    with chromium() as found:
         yield found
-        found.close()
 
 
 def calls(service: Service) -> float:
